@@ -1,0 +1,1 @@
+"""Makes the detector small and fast, and keeps the frame budget."""

@@ -1,0 +1,1 @@
+"""Building and training the detector. torch lives here and in ``compression`` only."""
