@@ -167,6 +167,7 @@ class FaceVerdict:
         label, reason: what is said of this face now.
         p_fake: smoothed over the track, 0..1; None before the first score.
         p_frame: the score of this very frame, 0..1; None when it was not scored in this frame.
+        flaw: why the score of this very frame counts for nothing (too small, blurred ...); None when it counts.
     """
 
     track: int
@@ -175,6 +176,7 @@ class FaceVerdict:
     reason: Reason
     p_fake: float | None
     p_frame: float | None
+    flaw: Reason | None = None
 
     def __post_init__(self) -> None:
         for name, p in (("p_fake", self.p_fake), ("p_frame", self.p_frame)):
@@ -288,6 +290,10 @@ class FaceFinder(Protocol):
         """All faces of ``frame``, most confident first."""
         ...
 
+    def restart(self) -> None:
+        """Another source follows: forgets what was learnt from the frames of the last one."""
+        ...
+
     def close(self) -> None:
         """Releases the models; safe to call twice."""
         ...
@@ -323,4 +329,6 @@ class FrameSource(Protocol):
 
     def __iter__(self) -> Iterator[Frame]: ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Ends the iteration soon; safe from any thread, and twice."""
+        ...

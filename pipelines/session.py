@@ -1,0 +1,113 @@
+"""Clips in, results out: opens each source, judges it, writes what was asked for, keeps what is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Self
+
+from compression.budget import FixedPace, FrameBudget
+from detector.engine import Detector, Model
+from detector.faces import MediaPipeFaces
+from detector.models import StoredModel
+from detector.scorer import OnnxScorer
+from detector.types import FaceFinder, FrameResult, FrameSource, Label, NothingToAnalyseError, UsageError
+from pipelines.run import run
+from pipelines.sinks import Sink
+from pipelines.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How clips are judged.
+
+    Attributes:
+        budget: what a frame may take.
+        stride: every n-th frame is judged.
+        max_frames: stop a clip after so many results; None for all of it.
+    """
+
+    budget: FrameBudget
+    stride: int = 1
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_frames is not None and self.max_frames < 1:
+            raise UsageError(f"--max-frames is at least 1, got {self.max_frames}")
+        FixedPace(self.stride)  # refuses what is no stride
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """A judged clip: its summary, the JSON object of it, and what cut it short."""
+
+    summary: Summary
+    record: dict[str, Any]
+    error: BaseException | None
+
+    @property
+    def label(self) -> Label:
+        """The verdict."""
+        return self.summary.verdict().label
+
+
+class Session:
+    """The models, loaded once, for any number of clips; a context manager.
+
+    Args:
+        model: what scores.
+        settings: how clips are judged.
+        threads: of the scorer.
+    """
+
+    def __init__(self, model: StoredModel, settings: Settings, threads: int) -> None:
+        scorer = OnnxScorer(model, threads=threads)
+        scorer.warm_up()
+        self._model = Model(model.card, scorer)
+        self._settings = settings
+        self._finder: FaceFinder = MediaPipeFaces()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finder.close()
+
+    def judge(
+        self, source: FrameSource, sink: Sink, watch: Callable[[FrameResult], None] = lambda _: None
+    ) -> ClipResult:
+        """Judges one clip to its end, its limit, or what stops it.
+
+        Every result goes to ``sink`` and ``watch``. An error, or Ctrl-C, after the first frame does not lose what was
+        judged before: it comes back in the result, for the caller to raise once that is written. Before the first
+        frame it is raised.
+        """
+        self._finder.restart()
+        path = source.info.name
+        summary = Summary(path, self._model.card, self._settings.budget)
+        stopped: BaseException | None = None
+        try:
+            with closing(self._results(source)) as results:
+                for result in results:
+                    if not summary.frames:
+                        sink.begin(path, source.info)
+                    summary.add(result)
+                    sink.write(result)
+                    watch(result)
+        except (BrokenPipeError, GeneratorExit):
+            raise
+        except BaseException as error:
+            if not summary.frames:
+                raise
+            stopped = error
+        if not summary.frames:
+            raise NothingToAnalyseError(f"{path}: no frame could be decoded; is it a video?")
+        cut = stopped is not None or summary.frames == self._settings.max_frames
+        return ClipResult(summary, summary.record(source.info, source.counts, complete=not cut), stopped)
+
+    def _results(self, source: FrameSource) -> Generator[FrameResult]:
+        detector = Detector(self._finder, self._model)
+        with closing(run(source, detector, FixedPace(self._settings.stride))) as results:
+            yield from islice(results, self._settings.max_frames)
