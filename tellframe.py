@@ -157,7 +157,7 @@ def stream(
     if pix_fmt in (PixelFormat.BGR24, PixelFormat.RGB24, PixelFormat.GRAY):
         if width is None or height is None:
             raise UsageError(f"raw {pix_fmt.value} frames need --width and --height")
-        return [RawFrames(stdin, width, height, pix_fmt.value, fps=fps, live=live)]
+        return [RawFrames(stdin, width, height, pix_fmt=pix_fmt.value, fps=fps, live=live)]
     container = {PixelFormat.YUV4MPEG: "yuv4mpegpipe", PixelFormat.MJPEG: "mjpeg"}.get(pix_fmt)
     return [EncodedStream(stdin, format=container, live=live)]
 

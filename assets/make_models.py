@@ -10,6 +10,7 @@ cut exactly as at run time. Nothing random: the same inputs and library versions
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ from detector.types import Float32Array, Frame, UInt8Array
 
 PICTURES = {".jpg", ".jpeg", ".png"}
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".webm"}
-MARGIN = 1.3
+# Training drew margins around 1.3; on development clips 1.1-1.2 ranks better than 1.3 (video AUC +0.01, both models).
+MARGIN = 1.2
 
 TRAINED_ON = (
     "self-blended images (Shiohara & Yamasaki, CVPR 2022) made from real faces only:",
@@ -105,7 +107,9 @@ def _agreement(reference: Float32Array, logits: Float32Array) -> dict[str, float
     }
 
 
-def _write_card(args: argparse.Namespace, name: str, kind: str, **facts: object) -> None:
+def _write_card(
+    args: argparse.Namespace, name: str, kind: str, measured: dict[str, object], policy: dict[str, object]
+) -> None:
     """The card of ``name``.onnx, which is in ``args.out``."""
     file = args.out / f"{name}.onnx"
     card = ModelCard(
@@ -118,16 +122,23 @@ def _write_card(args: argparse.Namespace, name: str, kind: str, **facts: object)
         crop_margin=MARGIN,
         thresholds=Thresholds(args.real_below, args.fake_above),
         trained_on=TRAINED_ON,
+        measured={**measured, **_noted(args.measured, name)},
         licence=LICENCE,
         origin=f"assets/make_models.py from {args.checkpoint.name} (SHA-256 {checksum(args.checkpoint)}), "
         f"onnxruntime {onnxruntime.__version__}",
-        **facts,  # type: ignore[arg-type]
+        policy=policy,
     )
     with tempfile.NamedTemporaryFile("w", dir=args.out, prefix=f".{name}.", encoding="utf-8", delete=False) as text:
         text.write(card.to_json())
     Path(text.name).chmod(0o644)
     Path(text.name).replace(args.out / f"{name}.json")
-    print(f"{file}: {card.bytes / 1e6:.2f} MB, {facts['measured']}")
+    print(f"{file}: {card.bytes / 1e6:.2f} MB, {measured}")
+
+
+def _noted(path: Path | None, name: str) -> dict[str, object]:
+    """What was measured on the model ``name`` after it was made: its part of the JSON file at ``path``."""
+    noted: dict[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    return noted.get(name, {})
 
 
 def main() -> None:
@@ -172,6 +183,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=320, help="faces to calibrate on; as many more check the result")
     parser.add_argument("--method", choices=("minmax", "average", "mse"), default="mse")
     parser.add_argument("--size", type=int, default=256, help="side of the crops in px")
+    parser.add_argument("--measured", type=Path, help="JSON: model name -> what was measured on it, for its card")
     parser.add_argument("--real-below", type=float, default=0.3)
     parser.add_argument("--fake-above", type=float, default=0.7)
     return parser.parse_args()
