@@ -194,6 +194,22 @@ def bench(
     bench_command(Plan(clip, model, budget, frames, warm_up, threads), json)
 
 
+@app.command("app")
+@_exits
+def web_app(
+    model: Annotated[str, typer.Option(help="A name that `tellframe models` lists, or a .onnx file.")] = DEFAULT_MODEL,
+    budget: Annotated[str, typer.Option(help="Time a frame may take: 33, 16, or a number of ms.")] = "33",
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the scorer.")] = DEFAULT_THREADS,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; a free one if left out.")
+    ] = None,
+) -> None:
+    """Open the web page on this machine: drop a video, see its verdict."""
+    from webapp.app import serve
+
+    serve(model, budget, threads, port)
+
+
 @app.command()
 @_exits
 def doctor() -> int:
