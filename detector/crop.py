@@ -39,7 +39,8 @@ def crop_faces(bgr: UInt8Array, xyxy: Float32Array, size: int, margin: float) ->
 def _crop_one(bgr: UInt8Array, box: Float32Array, margin: float, out: UInt8Array) -> None:
     """Fills ``out``, uint8 RGB (S, S, 3), from one box."""
     size = len(out)
-    side = max(1, round(margin * float(max(box[2] - box[0], box[3] - box[1]))))
+    # Twice the picture is more than any face; beyond it a wrong box would only cost memory.
+    side = min(max(1, round(margin * float(max(box[2] - box[0], box[3] - box[1])))), 2 * max(bgr.shape[:2]))
     left = round(float(box[0] + box[2]) / 2 - side / 2)
     top = round(float(box[1] + box[3]) / 2 - side / 2)
     block = side // size  # pixels of the picture averaged into one, each way

@@ -18,6 +18,8 @@ _MIN_IOU = 0.3  # a box that overlaps less with where a track is expected is ano
 _SURE_IOU = 0.8  # a prediction this good needs no look at every frame
 _SURE_AFTER = 3  # ... once it has been so good this many looks in a row
 _GLIDE_NS = 150 * NS_PER_MS  # how long a velocity is trusted without a look
+# Time stamps a microsecond apart (a stream that repeats one) must not turn the jitter of a box into a velocity.
+_SHORTEST_NS = 8 * NS_PER_MS
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class _Track:
         xyxy = face.xyxy[0]
         good = iou(self.expected_at(pts_ns)[None], xyxy[None])[0, 0] >= _SURE_IOU
         self.good_predictions = self.good_predictions + 1 if good else 0
-        elapsed_s = max(pts_ns - self.seen_ns, 1) / NS_PER_S
+        elapsed_s = max(pts_ns - self.seen_ns, _SHORTEST_NS) / NS_PER_S
         # Half old, half new: the box of a still face jitters by a few px from look to look.
         self.velocity = (self.velocity + (xyxy - self.xyxy) / np.float32(elapsed_s)) / 2
         self.xyxy, self.keypoints = xyxy, face.keypoints[0]

@@ -92,7 +92,7 @@ class WebServer:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 outer.requests.append(self.path)
                 try:
                     outer.pages[self.path](self)

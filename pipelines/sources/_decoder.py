@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -238,6 +239,8 @@ def _plain_words(error: av.error.FFmpegError | OSError) -> str:
     for kind, words in _PLAIN_WORDS:
         if isinstance(error, kind):
             return words
+    if error.errno == errno.EIO:
+        return "the host is unknown, or the connection or disk gave out"
     return (error.strerror or type(error).__name__).lower()
 
 

@@ -4,7 +4,7 @@ import io
 import os
 import threading
 import time
-from itertools import islice
+from itertools import islice, pairwise
 
 import cv2
 import numpy as np
@@ -129,7 +129,7 @@ def test_indices_count_from_zero_and_times_increase_from_zero(source):
     assert [frame.index for frame in frames] == list(range(COUNT))
     times = [frame.pts_ns for frame in frames]
     assert times[0] == 0
-    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert all(a < b for a, b in pairwise(times))
 
 
 def test_frames_are_stamped_with_the_monotonic_clock(source):
