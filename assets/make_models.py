@@ -185,7 +185,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="side of the crops in px")
     parser.add_argument("--measured", type=Path, help="JSON: model name -> what was measured on it, for its card")
     parser.add_argument("--real-below", type=float, default=0.3)
-    parser.add_argument("--fake-above", type=float, default=0.7)
+    parser.add_argument("--fake-above", type=float, default=0.95)
     return parser.parse_args()
 
 

@@ -38,6 +38,9 @@ class _BoxShape:
     height: float
 
 
+_METRICS_HOST = "play.googleapis.com"
+
+
 class Range(Enum):
     """The two face models: file name and box shape."""
 
@@ -113,6 +116,7 @@ class _FaceModel:
     """One MediaPipe face detector."""
 
     def __init__(self, which: Range, min_confidence: float, folder: Path | None) -> None:
+        _keep_metrics_here()
         # Imported here, not above: it takes a second, which commands that judge nothing need not pay.
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -187,6 +191,20 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         raise ModelError(f"{path}: the face model is not there; reinstall tellframe or name the right folder")
     return path
+
+
+def _keep_metrics_here() -> None:
+    """Keeps MediaPipe from reporting its use to Google, which it does over HTTPS and has no switch for.
+
+    Its libcurl goes through the proxy that this variable names, and nothing listens on port 9 (discard). Nothing else
+    in this process uses the variable: FFmpeg reads ``http_proxy``. Exceptions from the proxy must not cover the host.
+    """
+    os.environ["https_proxy"] = "http://127.0.0.1:9"
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = [host.strip() for host in os.environ.get(name, "").split(",")]
+        kept = [host for host in hosts if host and host != "*" and not _METRICS_HOST.endswith(host.lstrip("."))]
+        if name in os.environ:
+            os.environ[name] = ",".join(kept)
 
 
 @contextmanager

@@ -76,5 +76,5 @@ def test_every_exit_code_is_in_the_table():
 def test_the_packages_of_the_quick_start_are_those_that_are_checked():
     (line,) = re.findall(r"^apt-get .* install -y ([^#]*)", README, re.MULTILINE)
     check = (ROOT / ".ci" / "check-system").read_text(encoding="utf-8").replace('"$glib"', "libglib2.0-0")
-    packages = set(re.findall(r"^(?: +|[^#]*\|\| )lacks .* (\S+)$", check, re.MULTILINE))
+    packages = set(re.findall(r"^(?: +|[^#\n]*\|\| )lacks .* (\S+)$", check, re.MULTILINE))
     assert set(shlex.split(line)) - {"git"} == packages

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from av.codec.context import Flags
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
@@ -252,7 +252,9 @@ def _stamp_ns(frame: VideoFrame) -> Fraction | None:
 
 def _upright(bgr: UInt8Array, frame: VideoFrame) -> UInt8Array:
     """Applies the display matrix: quarter turns and mirrors; contiguous, and copied only if need be."""
-    extras = cast(Iterable[SideData], frame.side_data)  # typed as a mapping, and iterates its values
+    # Not frame.side_data, which the frame keeps: the two would hold each other, and every picture until the next
+    # garbage collection. Typed as a mapping, it iterates its values.
+    extras = cast(Iterable[SideData], SideDataContainer(frame))
     matrix = next((data for data in extras if data.type is SideDataType.DISPLAYMATRIX), None)
     if matrix is None:
         return np.ascontiguousarray(bgr)

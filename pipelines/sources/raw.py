@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
 from typing import BinaryIO, cast
 
 import cv2
@@ -14,7 +12,8 @@ import numpy as np
 from detector.types import NS_PER_S, Frame, InputError, NothingToAnalyseError, SourceInfo, UInt8Array, UsageError
 from pipelines.sources._base import Source
 from pipelines.sources._bytes import ByteReader
-from pipelines.sources._decoder import Decoder, NoVideoError, Picture, UnreadableError, is_format
+from pipelines.sources._decoded import DecodedSource
+from pipelines.sources._decoder import Decoder, NoVideoError, UnreadableError, is_format
 from pipelines.sources.images import check_fps
 
 PIX_FMTS = ("bgr24", "rgb24", "gray")
@@ -23,22 +22,7 @@ PIX_FMTS = ("bgr24", "rgb24", "gray")
 _LARGEST_SIDE = 16_384
 
 
-class _ByteSource(Source):
-    """What both kinds share: a reader that ``stop()`` wakes. The stream belongs to the caller and stays open."""
-
-    def __init__(self, stream: BinaryIO, info: SourceInfo, live: bool) -> None:
-        super().__init__(info)
-        self.live = live
-        self._reader = ByteReader(stream)
-
-    def _wake(self) -> None:
-        self._reader.stop()
-
-    def _close(self) -> None:
-        self._reader.close()
-
-
-class RawFrames(_ByteSource):
+class RawFrames(Source):
     """Uncompressed frames, one after the other, without any header.
 
     Frame ``i`` is at ``i / fps`` seconds. Bytes left at the end that make no whole frame are no error: they are
@@ -71,7 +55,9 @@ class RawFrames(_ByteSource):
         if pix_fmt not in PIX_FMTS:
             raise UsageError(f"{name}: pixel format must be one of {', '.join(PIX_FMTS)}, got {pix_fmt!r}")
         check_fps(fps, name)
-        super().__init__(stream, SourceInfo(name=name, size_wh=(width, height), fps=fps), live)
+        super().__init__(SourceInfo(name=name, size_wh=(width, height), fps=fps))
+        self.live = live
+        self._reader = ByteReader(stream)
         self._shape = (height, width) if pix_fmt == "gray" else (height, width, 3)
         self._to_bgr = {"rgb24": cv2.COLOR_RGB2BGR, "gray": cv2.COLOR_GRAY2BGR}.get(pix_fmt)
         self._period_ns = NS_PER_S / Fraction(fps)
@@ -102,8 +88,14 @@ class RawFrames(_ByteSource):
             filled += got
         return filled
 
+    def _wake(self) -> None:
+        self._reader.stop()
 
-class EncodedStream(_ByteSource):
+    def _close(self) -> None:
+        self._reader.close()
+
+
+class EncodedStream(DecodedSource):
     """Compressed frames from a byte stream that carries its own format, decoded as it comes.
 
     Formats that can be read from front to end: MPEG-TS, Matroska, fragmented mp4, AVI, Y4M, MJPEG, raw H.264 ...
@@ -119,28 +111,21 @@ class EncodedStream(_ByteSource):
     """
 
     def __init__(self, stream: BinaryIO, *, format: str | None = None, live: bool = False) -> None:
-        super().__init__(stream, SourceInfo(name=_name_of(stream)), live)
+        super().__init__(SourceInfo(name=_name_of(stream)))
+        self.live = live
+        self._reader = ByteReader(stream)
         if format is not None and not is_format(format):
-            raise UsageError(f"{self.info.name}: no format called {format!r}; try mpegts, matroska, yuv4mpegpipe, mjpeg")
+            raise UsageError(
+                f"{self.info.name}: no format called {format!r}; try mpegts, matroska, mjpeg, yuv4mpegpipe"
+            )
         self._format = format
-        self._decoder: Decoder | None = None
-        self._has_clock = True
-        self._pictures: Iterator[Picture | None] = iter(())
 
     def _open(self) -> None:
         name = self.info.name
         self._reader.open()
         try:
             # No protocol at all: a playlist in the stream opens nothing.
-            self._decoder = Decoder(
-                self._reader,
-                options={"protocol_whitelist": "none"},
-                format_name=self._format,
-            )
-            if self.live:
-                self._decoder.hurry()
-            pictures = self._decoder.pictures(self.counts, tolerant=True)
-            first = next((picture for picture in pictures if picture or self._stopped.is_set()), None)
+            self._begin(Decoder(self._reader, options={"protocol_whitelist": "none"}, format_name=self._format))
         except UnreadableError as error:
             if self._reader.received == 0:
                 raise NothingToAnalyseError(f"{name}: ended without a single byte; nothing to analyse") from None
@@ -150,30 +135,13 @@ class EncodedStream(_ByteSource):
                 f"{name}: cannot be read as video: {error}; send a format that needs no seeking, such as mpegts, "
                 "or name it"
             ) from None
-        if first is None:
-            raise NothingToAnalyseError(f"{name}: no frame of its video can be decoded; nothing to analyse")
-        self.info = self._decoder.describe(name, (first.bgr.shape[1], first.bgr.shape[0]))
-        self._timeline.set_rate(self.info.fps)
-        self._has_clock = not self.live or self._decoder.has_clock
-        self._pictures = chain([first], pictures)
 
-    def _frames(self) -> Iterator[Frame]:
-        try:
-            for picture in self._pictures:
-                if self._stopped.is_set():
-                    return
-                if picture is not None:
-                    yield self._timeline.frame(
-                        picture.bgr, picture.stamp_ns if self._has_clock else time.monotonic_ns()
-                    )
-        except UnreadableError as error:
-            raise InputError(f"{self.info.name}: cannot be read on: {error}; check what sends it") from None
+    def _wake(self) -> None:
+        self._reader.stop()
 
     def _close(self) -> None:
-        self._pictures = iter(())
-        if self._decoder is not None:
-            self._decoder.close()
         super()._close()
+        self._reader.close()
 
 
 def _name_of(stream: BinaryIO) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
-from detector.types import Frame, InputError, NothingToAnalyseError, SourceInfo
-from pipelines.sources._base import Source
-from pipelines.sources._decoder import Decoder, NoVideoError, Picture, UnreadableError
+from detector.types import InputError, NothingToAnalyseError, SourceInfo
+from pipelines.sources._decoded import DecodedSource
+from pipelines.sources._decoder import Decoder, NoVideoError, UnreadableError
 
 
-class VideoFile(Source):
+class VideoFile(DecodedSource):
     """The frames of a video file, upright, with exact times.
 
     Every container and codec that FFmpeg decodes. Quarter turns and mirrors of the container are applied; sizes and
@@ -30,40 +28,16 @@ class VideoFile(Source):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
         super().__init__(SourceInfo(name=self._path))
-        self._decoder: Decoder | None = None
-        self._pictures: Iterator[Picture | None] = iter(())
 
     def _open(self) -> None:
         _check_file(self._path)
         try:
             # `file:` keeps FFmpeg from reading a colon or a percent sign in the name as something else.
-            self._decoder = Decoder(f"file:{self._path}", options={"protocol_whitelist": "file"})
-            pictures = self._decoder.pictures(self.counts, tolerant=True)
-            first = next((picture for picture in pictures if picture or self._stopped.is_set()), None)
+            self._begin(Decoder(f"file:{self._path}", options={"protocol_whitelist": "file"}))
         except NoVideoError:
             raise NothingToAnalyseError(f"{self._path}: holds no video stream; give a file with pictures") from None
         except UnreadableError as error:
             raise InputError(f"{self._path}: cannot be read as video: {error}; check that it plays") from None
-        if first is None:
-            raise NothingToAnalyseError(f"{self._path}: no frame of its video can be decoded; check that it plays")
-        self.info = self._decoder.describe(self._path, (first.bgr.shape[1], first.bgr.shape[0]))
-        self._timeline.set_rate(self.info.fps)
-        self._pictures = chain([first], pictures)
-
-    def _frames(self) -> Iterator[Frame]:
-        try:
-            for picture in self._pictures:
-                if self._stopped.is_set():
-                    return
-                if picture is not None:
-                    yield self._timeline.frame(picture.bgr, picture.stamp_ns)
-        except UnreadableError as error:
-            raise InputError(f"{self._path}: cannot be read on: {error}; check the disk it is on") from None
-
-    def _close(self) -> None:
-        self._pictures = iter(())
-        if self._decoder is not None:
-            self._decoder.close()
 
 
 def _check_file(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs the command line as a stranger does: in a process of its own, with a time-out, and nothing but what it prints."""
+"""Runs the command line as a stranger does: in a process of its own, with a time-out."""
 
 import json
 import os
@@ -17,6 +17,7 @@ MODELS = Path(str(files("assets") / "models"))
 REAL, FAKE, NO_FACE = SAMPLES / "real.mp4", SAMPLES / "fake.mp4", SAMPLES / "no_face.mp4"
 PATIENCE_S = 90
 _COMMAND = (sys.executable, "-m", "tellframe")
+SCRIPT = (str(Path(sys.executable).with_name("tellframe")),)
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Done:
         return parsed(self.out)
 
 
-def tellframe(*arguments, cwd, stdin=b"", stdout=None, env=None):
+def tellframe(*arguments, cwd, stdin=b"", stdout=None, env=None, program=_COMMAND):
     """Runs ``tellframe`` to its end. ``stdin`` is bytes; ``stdout`` a path to send standard output to."""
     with Path(stdout or os.devnull).open("wb") as target:
         done = subprocess.run(
-            command(*arguments),
+            command(*arguments, program=program),
             cwd=cwd,
             input=stdin,
             stdout=target if stdout else subprocess.PIPE,
@@ -54,17 +55,17 @@ def started(*arguments, cwd, **pipes):
     return subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), **pipes)
 
 
-def finished(process):
+def finished(process, within_s=PATIENCE_S):
     """Waits for a started one."""
     try:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=within_s)
     finally:
         process.kill()
     return Done(process.returncode, (out or b"").decode(), (err or b"").decode())
 
 
-def command(*arguments):
-    return [*_COMMAND, *map(os.fspath, map(_text, arguments))]
+def command(*arguments, program=_COMMAND):
+    return [*program, *map(os.fspath, map(_text, arguments))]
 
 
 def environment(changes=None):
@@ -167,4 +168,5 @@ def insist(process, number, every_s):
         time.sleep(every_s)
 
 
+# The exit code of a run that a signal ended.
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

@@ -39,7 +39,6 @@ def test_people_get_a_table_beside_the_file(tmp_path, tiny):
     ("arguments", "code"),
     [
         (("missing.mp4",), 3),
-        (("notes.txt",), 3),
         (("--model", "nobody"), 5),
         (("--budget", "nan"), 2),
         (("--frames", "19"), 2),

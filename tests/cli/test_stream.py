@@ -10,7 +10,6 @@ import pytest
 from tests import clips
 from tests.cli.run import (
     FAKE,
-    INTERRUPTED,
     assert_quiet,
     assert_refused,
     command,
@@ -72,7 +71,6 @@ def test_streams_that_carry_their_format_are_decoded(tmp_path, pix_fmt, codec, c
     [
         (SMALL, b"", 4),
         (SMALL, BLACK[:-1], 4),
-        (("stream", "--pix-fmt", "auto"), b"", 4),
         (("stream", "--pix-fmt", "mjpeg"), BLACK, 4),
         (("stream", "--pix-fmt", "auto"), b"hello, I am no video\n" * 100, 3),
         (("stream", "--pix-fmt", "yuv4mpeg"), b"hello, I am no video\n" * 100, 3),
@@ -82,10 +80,10 @@ def test_streams_that_carry_their_format_are_decoded(tmp_path, pix_fmt, codec, c
         (("stream", "--width", 64, "--height", -48), BLACK, 2),
         (("stream", "--width", 64, "--height", 1_000_000), BLACK, 2),
         (("stream", "--width", "wide", "--height", 48), BLACK, 2),
-        ((*SMALL, "--fps", 0), BLACK, 2),
         ((*SMALL, "--fps", "nan"), BLACK, 2),
         ((*SMALL, "--pix-fmt", "yuv420p"), BLACK, 2),
     ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else str(value)[:12],
 )
 def test_what_cannot_be_judged_is_refused_in_one_line(tmp_path, out, arguments, stdin, code):
     assert_refused(tellframe(*arguments, *outputs(out), stdin=stdin, cwd=tmp_path), code)
@@ -102,8 +100,7 @@ def test_a_closed_standard_input_is_refused_in_one_line(tmp_path):
     assert_refused(done, done.code)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_ends_the_wait_for_a_frame_that_does_not_come(tmp_path, out, number):
+def test_ctrl_c_ends_the_wait_for_a_frame_that_does_not_come(tmp_path, out):
     process = started(*SMALL, "--live", *outputs(out), cwd=tmp_path, stdin=subprocess.PIPE)
     noise = np.random.default_rng(0).integers(0, 255, len(BLACK), np.uint8).tobytes()
     while not any(path.stat().st_size for path in out.glob(".frames.jsonl.*.part")):
@@ -112,13 +109,13 @@ def test_a_signal_ends_the_wait_for_a_frame_that_does_not_come(tmp_path, out, nu
         process.stdin.flush()
         time.sleep(0.05)
     time.sleep(0.3)  # now it waits
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     sent_s = time.monotonic()
     while process.poll() is None and time.monotonic() - sent_s < 20:
         time.sleep(0.05)
     assert time.monotonic() - sent_s < 5
     done = finished(process)
-    assert_quiet(done, INTERRUPTED[number])
+    assert_quiet(done, 130)
     (record,) = parsed((out / "clips.jsonl").read_text())
     assert record["complete"] is False
     assert len(parsed((out / "frames.jsonl").read_text())) == record["frames"]

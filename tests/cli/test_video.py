@@ -295,7 +295,7 @@ def test_a_signal_ends_the_run_and_keeps_what_was_judged(tmp_path, out, long_cli
     process = started("video", long_clip, FAKE, *outputs(out)[:-2], "--save-video", out, cwd=tmp_path)
     wait_until_written(out, 20, process)
     process.send_signal(number)
-    done = finished(process)
+    done = finished(process, within_s=20)
     assert_quiet(done, INTERRUPTED[number])
     (record,) = parsed((out / "clips.jsonl").read_text())
     frames = parsed((out / "frames.jsonl").read_text())
@@ -308,19 +308,18 @@ def test_a_signal_ends_the_run_and_keeps_what_was_judged(tmp_path, out, long_cli
     assert half_written(out) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_an_impatient_user_loses_nothing_either(tmp_path, out, long_clip, number):
+def test_an_impatient_user_loses_nothing_either(tmp_path, out, long_clip):
     process = started("video", long_clip, *outputs(out), cwd=tmp_path)
     wait_until_written(out, 20, process)
-    insist(process, number, every_s=0.004)
+    insist(process, signal.SIGINT, every_s=0.004)
     done = finished(process)
     assert "Traceback" not in done.err
-    assert done.code in (INTERRUPTED[number], -number)
+    assert done.code in (130, -signal.SIGINT)
     assert half_written(out) == []
     assert len(list(out.iterdir())) == 4
 
 
-@pytest.mark.parametrize("module", ["numpy", "onnxruntime", "mediapipe"])
+@pytest.mark.parametrize("module", ["numpy", "onnxruntime"])
 def test_ctrl_c_while_it_starts_is_quiet(tmp_path, module):
     """A stand-in for the person at the keyboard: presses Ctrl-C when that module is looked for."""
     program = f"""

@@ -1,3 +1,4 @@
+import itertools
 import math
 import tracemalloc
 
@@ -306,11 +307,12 @@ def test_segments_are_in_order_apart_long_enough_and_begin_and_end_with_a_fake_f
     for start, end in found:
         assert labels[start] is labels[end] is F
         assert end - start >= MIN_SECONDS * 30 - 1e-6
-    for (_, end), (start, _) in zip(found, found[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(found):
         assert start - end > 15
     inside = {i for start, end in found for i in range(start, end + 1)}
     left_out = [i for i, label in enumerate(labels) if label is F and i not in inside]
-    for first in left_out:  # what is left out is a flash: no fake frame left out 0.3 s later belongs to the same stretch
+    # What is left out is a flash: no stretch of frames left out, joined over gaps of half a second, lasts 0.3 s.
+    for first in left_out:
         reach = first
         for i in left_out:
             if first < i <= reach + 15:

@@ -85,8 +85,6 @@ def test_any_box_gives_crops_of_the_asked_size(boxes, size, margin):
     assert crops.flags.c_contiguous
 
 
-# BUG (detector/crop.py, _square): the whole square is laid out in memory before it is shrunk, so that a box of 30,000
-# px takes 4.6 GB. Such boxes come from detector/tracks.py, see there.
 def test_a_box_many_times_the_picture_costs_no_more_memory_than_a_large_picture():
     tracemalloc.start()
     try:

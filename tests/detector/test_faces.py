@@ -112,7 +112,7 @@ def test_the_box_of_a_far_face_is_nearly_that_of_the_468_landmarks(finder, portr
     for x, y in ((300, 400), (305, 411), (700, 300), (1200, 100), (900, 600)):
         finder.restart()
         box = finder.find(at(scene((portrait, 0.5, (x, y))), 0)).xyxy
-        overlaps.append(iou(box, (true + (x, y, x, y)).astype(np.float32)[None])[0, 0])
+        overlaps.append(iou(box, np.float32(true + np.array([x, y, x, y]))[None])[0, 0])
     assert np.mean(overlaps) > 0.6
     assert min(overlaps) > 0.5
 
@@ -251,6 +251,8 @@ def test_one_missing_model_is_an_error_and_leaves_nothing_open(tmp_path):
         MediaPipeFaces(folder=tmp_path)
 
 
+# BUG (detector/faces.py, _FaceModel): MediaPipe says ValueError of a damaged model, and only RuntimeError is caught: a
+# traceback instead of one line and exit code 5.
 @pytest.mark.parametrize("content", [b"", b"no model at all", bytes(5000)])
 def test_a_damaged_model_is_an_error_that_names_the_file(tmp_path, capfd, content):
     for path in MODELS.glob("face_detection*"):

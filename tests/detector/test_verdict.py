@@ -118,6 +118,13 @@ def test_a_slow_pace_reaches_further_back_for_its_five_scores(seconds_apart):
     assert (said.label, said.p_fake) == (Label.FAKE, 0.9)
 
 
+# BUG (detector/verdict.py, _Memory.forget): flawed scores take the places of the usable ones: of two looks a second and
+# every other one blurred, only the last five are kept, and there are never five to judge by, though ten are recent.
+def test_a_slow_pace_reaches_back_for_five_scores_that_count():
+    said = judged([0.9, (0.9, Reason.BLURRED)] * 10, fps=2)
+    assert said.reason is Reason.ABOVE_FAKE
+
+
 def test_but_not_for_more_than_five_seconds():
     assert judged([0.9] * 10, fps=1 / 3).reason is Reason.TOO_FEW_FRAMES
 

@@ -2,7 +2,6 @@ import json
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import assets
@@ -96,14 +95,15 @@ def test_every_result_goes_to_the_sink_after_one_begin(judged):
         assert info.fps == 30
 
 
-def test_clips_do_not_hear_of_each_other(judged, session):
-    """The same clip, judged by the same session after all the others and by a new one: the same scores."""
-    again = session.judge(VideoFile(SAMPLES / "fake.mp4"), ListSink()).record
+def test_clips_do_not_hear_of_each_other(session, portrait):
+    """The same frames, judged by one session before and after another clip, and by a new session: the same scores."""
+    judged = [session.judge(FilmSource(portrait), ListSink()).record]
+    session.judge(FilmSource([make_frame(i, bgr=portrait[0].bgr[:, ::-1].copy()) for i in range(12)]), ListSink())
+    judged.append(session.judge(FilmSource(portrait), ListSink()).record)
     with new_session() as fresh:
-        alone = fresh.judge(VideoFile(SAMPLES / "fake.mp4"), ListSink()).record
-    kept = ("verdict", "reason", "p_fake", "faces", "segments", "frames_scored")
-    first = judged["fake"][0].record
-    assert [first[key] for key in kept] == [again[key] for key in kept] == [alone[key] for key in kept]
+        judged.append(fresh.judge(FilmSource(portrait), ListSink()).record)
+    for key in ("verdict", "reason", "p_fake", "faces", "segments", "frames_scored"):
+        assert judged[0][key] == judged[1][key] == judged[2][key]
 
 
 def test_a_stride_judges_fewer_frames_and_comes_to_the_same_word():
@@ -238,19 +238,14 @@ def test_no_thread_is_left_behind(session, portrait):
     assert threading.active_count() == before
 
 
-# BUG (detector/tracks.py): see tests/detector/test_tracks.py; files with repeated time stamps are common.
-def test_a_clip_with_a_repeated_time_stamp_is_judged_like_any_other(session):
-    with VideoFile(SAMPLES / "fake.mp4") as source:
-        frames = [make_frame(i, bgr=frame.bgr) for i, frame in zip(range(40), source, strict=False)]
+# BUG (detector/tracks.py, _Track.see): the jitter of a box between two frames 1 us apart, taken as a movement in 8 ms,
+# and carried on for the 66 ms to the next pair, still throws the tracks away: two people become nine faces.
+def test_a_clip_with_repeated_time_stamps_has_no_more_people_than_it_shows(session):
+    with VideoFile(SAMPLES / "two_faces.mp4") as source:
+        pictures = [frame.bgr for frame in source]
+    frames = [
+        make_frame(i, bgr=bgr, pts_ns=(i - i % 2) * 33_333_333 + i % 2 * 1_000)  # as a source repairs them
+        for i, bgr in enumerate(pictures)
+    ]
     result = session.judge(FilmSource(frames), ListSink())
-    assert [face["track"] for face in result.record["faces"]] == [1]
-    for at in range(1, 6):
-        repeated = [
-            frame if i != at else make_frame(i, bgr=frame.bgr, pts_ns=frames[i - 1].pts_ns + 1_000)
-            for i, frame in enumerate(frames)
-        ]
-        sink = ListSink()
-        result = session.judge(FilmSource(repeated), sink)
-        widths = [face.xyxy[2] - face.xyxy[0] for said in sink.results for face in said.verdict.faces]
-        assert max(widths) < 1.5 * np.median(widths)
-        assert [face["track"] for face in result.record["faces"]] == [1]
+    assert [face["track"] for face in result.record["faces"]] == [1, 2]
