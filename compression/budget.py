@@ -33,13 +33,11 @@ class FrameBudget:
         Raises:
             UsageError: not a number above 0.
         """
-        named = {"33": FPS_30, "16": FPS_60}
-        if text in named:
-            return named[text]
         try:
-            return cls(float(text))
+            period_ms = float(text)
         except ValueError:
             raise UsageError(f"--budget is a number of ms such as 33 or 16, got {text!r}") from None
+        return {33.0: FPS_30, 16.0: FPS_60}.get(period_ms) or cls(period_ms)
 
 
 FPS_30 = FrameBudget(1000 / 30)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.card import Thresholds
-from detector.types import NS_PER_S, FaceVerdict, FrameResult, Label, Reason, Verdict
+from detector.types import NS_PER_MS, NS_PER_S, FaceVerdict, FrameResult, Label, Reason, Verdict
 from detector.verdict import MAX_SPREAD, MIN_SCORES, by_threshold
 
-MIN_SECONDS = 0.3
+MIN_NS = 300 * NS_PER_MS
 """A face, and a segment, shorter than this is not consistent."""
 _GAP_NS = NS_PER_S // 2  # suspicious moments closer than this are one segment
 _BINS = 50  # of p(fake), for the spread of a track's scores
@@ -83,7 +83,8 @@ class ClipJudge:
             return ClipVerdict(Label.NO_FACE, Reason.NO_FACE, None, (), ())
         judged = [face for face in faces if face.reason not in (*_FLAWS, Reason.TOO_FEW_FRAMES)]
         if judged:
-            worst = max(judged, key=lambda face: face.p_fake or 0.0)
+            # A face called FAKE goes before one whose scores disagree, whatever their means.
+            worst = max(judged, key=lambda face: (face.label is Label.FAKE, face.p_fake or 0.0))
         else:
             worst = max(faces, key=lambda face: (face.p_fake is not None, face.frames))
         return ClipVerdict(worst.label, worst.reason, worst.p_fake, faces, segments)
@@ -113,22 +114,25 @@ class _TrackSum:
 
     def summary(self, thresholds: Thresholds) -> FaceSummary:
         first_s, last_s = self._first_ns / NS_PER_S, self._last_ns / NS_PER_S
-        label, reason = self._word(thresholds, last_s - first_s)
+        label, reason = self._word(thresholds)
         p_fake = self._usable.mean() if self._usable.count else self._flawed.mean()
         return FaceSummary(self._track, label, reason, p_fake, self._frames, first_s, last_s)
 
-    def _word(self, thresholds: Thresholds, seconds: float) -> tuple[Label, Reason]:
+    def _word(self, thresholds: Thresholds) -> tuple[Label, Reason]:
         p_fake = self._usable.mean()
-        if p_fake is None or self._usable.count < MIN_SCORES or seconds < MIN_SECONDS:
+        if p_fake is None or self._usable.count < MIN_SCORES or self._last_ns - self._first_ns < MIN_NS:
             flawed = self._flawed.count > self._usable.count
             return Label.UNSURE, max(_FLAWS, key=self._flaws.__getitem__) if flawed else Reason.TOO_FEW_FRAMES
-        if self._usable.spread() > MAX_SPREAD:
+        word = by_threshold(p_fake, thresholds)
+        # One extreme frame can turn the mean of a short clip, never its median.
+        opposite = {word[0], by_threshold(self._usable.quantile(0.5), thresholds)[0]} == {Label.REAL, Label.FAKE}
+        if opposite or self._usable.quantile(0.75) - self._usable.quantile(0.25) > MAX_SPREAD:
             return Label.UNSURE, Reason.DISAGREE
-        return by_threshold(p_fake, thresholds)
+        return word
 
 
 class _ScoreSum:
-    """Mean log-odds and quartiles of scores, without keeping them."""
+    """Mean log-odds and quantiles of scores, without keeping them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -145,11 +149,10 @@ class _ScoreSum:
         """Probability of the mean log-odds; None without a score."""
         return 1 / (1 + math.exp(-self._log_odds / self.count)) if self.count else None
 
-    def spread(self) -> float:
-        """Interquartile range, to a fiftieth."""
+    def quantile(self, q: float) -> float:
+        """The ``q``-quantile of the scores, to a fiftieth; there must be one."""
         below = self._histogram.cumsum()  # (bins,)
-        low, high = np.searchsorted(below, [self.count * 0.25, self.count * 0.75])
-        return float(high - low) / _BINS
+        return float(np.searchsorted(below, self.count * q) + 0.5) / _BINS
 
 
 class _Segments:
@@ -174,7 +177,7 @@ class _Segments:
 
     def closed(self) -> tuple[Segment, ...]:
         """All segments so far, the one under way too, if it is long enough to count."""
-        if self._start_ns is None or self._end_ns - self._start_ns < MIN_SECONDS * NS_PER_S:
+        if self._start_ns is None or self._end_ns - self._start_ns < MIN_NS:
             return tuple(self._done)
         last = Segment(self._start_ns / NS_PER_S, self._end_ns / NS_PER_S, self._sum / self._count)
         return (*self._done, last)

@@ -42,9 +42,14 @@ class Detector:
         model: scores them.
         max_scored: at most this many faces are scored in one frame, the ones that waited longest first: a crowd must
             not break the frame budget.
+
+    Raises:
+        ValueError: ``max_scored`` is below 1.
     """
 
     def __init__(self, finder: FaceFinder, model: Model, max_scored: int = 4) -> None:
+        if max_scored < 1:
+            raise ValueError(f"max_scored is at least 1, got {max_scored}")
         self._finder = finder
         self._model = model
         self._max_scored = max_scored

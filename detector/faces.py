@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class _BoxShape:
 
     Training crops are cut around the box of 468 face landmarks, which the detector was trained on; the two face
     models frame a face differently. Medians over 1,000 stills and 178 video frames of training data:
-    ``python assets/measure_face_boxes.py``; the interquartile ranges are 0.03-0.09.
+    ``python assets/measure_face_boxes.py``; the interquartile ranges are 0.03-0.10.
     """
 
     centre_dx: float
@@ -39,6 +40,7 @@ class _BoxShape:
 
 
 _METRICS_HOST = "play.googleapis.com"
+_stderr_lock = threading.Lock()
 
 
 class Range(Enum):
@@ -124,19 +126,18 @@ class _FaceModel:
         self._shape = which.shape
         self._image = mediapipe.Image
         self._srgb = mediapipe.ImageFormat.SRGB
-        with _model_file(which, folder) as path, _silent_stderr():
+        with _model_file(which, folder) as path:
+            # Bytes, not a path: MediaPipe fails on paths that its C++ side cannot decode.
+            content = _content(path)
+        with _silent_stderr():
             options = vision.FaceDetectorOptions(
-                # Bytes, not a path: MediaPipe fails on paths that its C++ side cannot decode.
-                base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
+                base_options=BaseOptions(model_asset_buffer=content),
                 min_detection_confidence=min_confidence,
             )
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
-            except RuntimeError as error:
-                first_line = str(error).splitlines()[0]
-                raise ModelError(
-                    f"{which.file}: the face model cannot be loaded ({first_line}); reinstall it"
-                ) from None
+            except (RuntimeError, ValueError):
+                raise ModelError(f"{which.file}: the face model is damaged; reinstall tellframe") from None
             # The first run builds kernels and logs about it: done here, so that no frame pays for it.
             self.find(np.zeros((64, 64, 3), np.uint8))
 
@@ -193,6 +194,13 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: the face model cannot be read ({error.strerror}); reinstall tellframe") from None
+
+
 def _keep_metrics_here() -> None:
     """Keeps MediaPipe from reporting its use to Google, which it does over HTTPS and has no switch for.
 
@@ -210,13 +218,17 @@ def _keep_metrics_here() -> None:
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Sends file descriptor 2 to nowhere: MediaPipe's C++ logs there whatever its log level says."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    if sys.stderr is None:  # a process that was started without one
         yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+        return
+    with _stderr_lock:  # two at once would leave it nowhere for good
+        sys.stderr.flush()
+        saved = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)

@@ -18,8 +18,8 @@ _MIN_IOU = 0.3  # a box that overlaps less with where a track is expected is ano
 _SURE_IOU = 0.8  # a prediction this good needs no look at every frame
 _SURE_AFTER = 3  # ... once it has been so good this many looks in a row
 _GLIDE_NS = 150 * NS_PER_MS  # how long a velocity is trusted without a look
-# Time stamps a microsecond apart (a stream that repeats one) must not turn the jitter of a box into a velocity.
-_SHORTEST_NS = 8 * NS_PER_MS
+_SETTLE_S = 1 / 15  # looks this far apart make half of the velocity; nearer ones less: their jitter weighs more
+_LONGEST_NS = 5 * NS_PER_S  # whoever sits there after that need not be the same person, however rare the looks
 
 
 @dataclass(slots=True)
@@ -44,9 +44,10 @@ class _Track:
         xyxy = face.xyxy[0]
         good = iou(self.expected_at(pts_ns)[None], xyxy[None])[0, 0] >= _SURE_IOU
         self.good_predictions = self.good_predictions + 1 if good else 0
-        elapsed_s = max(pts_ns - self.seen_ns, _SHORTEST_NS) / NS_PER_S
-        # Half old, half new: the box of a still face jitters by a few px from look to look.
-        self.velocity = (self.velocity + (xyxy - self.xyxy) / np.float32(elapsed_s)) / 2
+        elapsed_s = max(pts_ns - self.seen_ns, 1) / NS_PER_S
+        # The box of a still face jitters by a few px from look to look: a new velocity counts for half at the most.
+        share = min(0.5, elapsed_s / _SETTLE_S)
+        self.velocity += np.float32(share) * ((xyxy - self.xyxy) / np.float32(elapsed_s) - self.velocity)
         self.xyxy, self.keypoints = xyxy, face.keypoints[0]
         self.confidence, self.seen_ns = float(face.confidence[0]), pts_ns
 
@@ -55,7 +56,7 @@ class Tracker:
     """Gives every face an id that lasts.
 
     Args:
-        forget_ms: a track not seen for longer (presentation time) is over; its id is never used again.
+        forget_ms: a track that looks have missed for longer (presentation time) is over; its id is never used again.
         look_ms: with sure tracks, how long :meth:`needs_look` lets the face finder rest. A new face is found within
             this time plus a frame.
     """
@@ -75,8 +76,13 @@ class Tracker:
 
     def update(self, faces: Faces, pts_ns: int) -> IntArray:
         """Takes what was found at ``pts_ns``; returns the track id of each face, int64 (n,)."""
+        # A track that the last look saw has missed nothing, however long ago that was.
+        self._tracks = [
+            t
+            for t in self._tracks
+            if pts_ns - t.seen_ns <= (_LONGEST_NS if t.seen_ns == self._looked_ns else self._forget_ns)
+        ]
         self._looked_ns = pts_ns
-        self._tracks = [t for t in self._tracks if pts_ns - t.seen_ns <= self._forget_ns]
         ids = np.zeros(len(faces), np.int64)
         for track, face in _pairs(self._tracks, faces, pts_ns):
             track.see(faces[face : face + 1], pts_ns)

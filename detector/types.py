@@ -165,7 +165,7 @@ class FaceVerdict:
         track: id of the face, from 1, unique within a source and never used again.
         xyxy: landmark box in pixels of the frame.
         label, reason: what is said of this face now.
-        p_fake: smoothed over the track, 0..1; None before the first score.
+        p_fake: smoothed over the recent scores of the track, 0..1; None without any.
         p_frame: the score of this very frame, 0..1; None when it was not scored in this frame.
         flaw: why the score of this very frame counts for nothing (too small, blurred ...); None when it counts.
     """

@@ -39,7 +39,7 @@ class _Memory:
         """Drops what is too old; the last few scores may be older than the window, as far as ``_OLDEST_NS``."""
         while self.scores:
             age_ns = pts_ns - self.scores[0][0]
-            if age_ns <= WINDOW_NS or (len(self.scores) <= MIN_SCORES and age_ns <= _OLDEST_NS):
+            if age_ns <= WINDOW_NS or (len(self.usable()) <= MIN_SCORES and age_ns <= _OLDEST_NS):
                 break
             self.scores.popleft()
 
@@ -85,13 +85,13 @@ class Judge:
 
     def _word(self, memory: _Memory) -> tuple[Label, Reason, float | None]:
         usable = memory.usable()
-        if usable:
-            p_fake = float(np.median(usable))
-            return *word(p_fake, usable, self._thresholds), p_fake
-        if memory.scores:
-            _, _, flaw = memory.scores[-1]
-            return Label.UNSURE, flaw or Reason.TOO_FEW_FRAMES, float(np.median([p for _, p, _ in memory.scores]))
-        return Label.UNSURE, Reason.TOO_FEW_FRAMES, None
+        flaws = [flaw for _, _, flaw in memory.scores if flaw is not None]
+        p_fake = float(np.median(usable or [p for _, p, _ in memory.scores])) if memory.scores else None
+        if len(usable) < MIN_SCORES and len(flaws) > len(usable):
+            return Label.UNSURE, flaws[-1], p_fake
+        if p_fake is None:
+            return Label.UNSURE, Reason.TOO_FEW_FRAMES, None
+        return *word(p_fake, usable, self._thresholds), p_fake
 
 
 def word(p_fake: float, scores: Sequence[float], thresholds: Thresholds) -> tuple[Label, Reason]:
@@ -123,7 +123,7 @@ def frame_verdict(faces: Sequence[FaceVerdict]) -> Verdict:
         return NO_FACE
     decisive = max(faces, key=lambda face: (_suspicion(face), face.p_fake or 0.0))
     if _suspicion(decisive) == 0:
-        decisive = max(faces, key=_area)
+        decisive = max(faces, key=lambda face: (face.p_fake is not None, _area(face)))
     return Verdict(decisive.label, decisive.reason, decisive.p_fake, tuple(faces))
 
 

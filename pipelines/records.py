@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 from detector.types import NS_PER_S, FaceVerdict, FrameResult
+from pipelines.text import plain
 
 SCHEMA = "tellframe.frame/1"
 
@@ -55,7 +56,7 @@ def frame_record(result: FrameResult, path: str) -> dict[str, Any]:
     verdict, timing = result.verdict, result.timing
     return {
         "schema": SCHEMA,
-        "path": _text(path),
+        "path": plain(path),
         "index": int(result.frame.index),
         "pts_s": _number(result.frame.pts_ns / NS_PER_S, 6),
         "verdict": verdict.label.value,
@@ -70,7 +71,7 @@ def frame_record(result: FrameResult, path: str) -> dict[str, Any]:
         },
         "dropped": int(result.dropped),
         "fresh": bool(result.fresh),
-        "model": _text(result.model),
+        "model": plain(result.model),
     }
 
 
@@ -116,11 +117,6 @@ def _number(value: float | None, digits: int) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return round(float(value), digits) + 0.0  # + 0.0: no "-0.0"
-
-
-def _text(text: str) -> str:
-    """A file name that is not UTF-8 reaches us as lone surrogates, which no encoder takes: they are spelt out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _cell(value: str | float | bool | None) -> str:

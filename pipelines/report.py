@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipelines.text import on_one_line
+
 _STAGES = ("find", "crop", "score", "total")
 
 
@@ -16,7 +18,7 @@ def json_text(record: dict[str, Any]) -> str:
 def clip_text(record: dict[str, Any]) -> str:
     """What a person reads of a clip's record (schema ``tellframe.clip/1``): several lines, no line end."""
     score = "no score" if record["p_fake"] is None else f"p(fake) {record['p_fake']:.2f}"
-    lines = [f"{record['path']}: {record['verdict']} ({record['reason']}), {score}"]
+    lines = [f"{on_one_line(record['path'])}: {record['verdict']} ({record['reason']}), {score}"]
     fps = f" at {record['fps']:.4g} fps" if record["fps"] else ""
     lost = [f"{record[key]} {key}" for key in ("dropped", "broken", "reconnects") if record[key]]
     lines.append(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Self
 
 from compression.budget import FixedPace, FrameBudget
@@ -88,26 +87,26 @@ class Session:
         path = source.info.name
         summary = Summary(path, self._model.card, self._settings.budget)
         stopped: BaseException | None = None
+        more = False
         try:
-            with closing(self._results(source)) as results:
+            detector = Detector(self._finder, self._model)
+            with closing(run(source, detector, FixedPace(self._settings.stride))) as results:
                 for result in results:
+                    if summary.frames == self._settings.max_frames:
+                        more = True
+                        break
                     if not summary.frames:
                         sink.begin(path, source.info)
                     summary.add(result)
                     sink.write(result)
                     watch(result)
-        except (BrokenPipeError, GeneratorExit):
-            raise
+        except BrokenPipeError:
+            raise  # nobody reads the results any more
         except BaseException as error:
             if not summary.frames:
                 raise
             stopped = error
         if not summary.frames:
             raise NothingToAnalyseError(f"{path}: no frame could be decoded; is it a video?")
-        cut = stopped is not None or summary.frames == self._settings.max_frames
-        return ClipResult(summary, summary.record(source.info, source.counts, complete=not cut), stopped)
-
-    def _results(self, source: FrameSource) -> Generator[FrameResult]:
-        detector = Detector(self._finder, self._model)
-        with closing(run(source, detector, FixedPace(self._settings.stride))) as results:
-            yield from islice(results, self._settings.max_frames)
+        complete = stopped is None and not more
+        return ClipResult(summary, summary.record(source.info, source.counts, complete=complete), stopped)

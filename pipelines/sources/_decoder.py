@@ -254,7 +254,7 @@ def _upright(bgr: UInt8Array, frame: VideoFrame) -> UInt8Array:
     """Applies the display matrix: quarter turns and mirrors; contiguous, and copied only if need be."""
     # Not frame.side_data, which the frame keeps: the two would hold each other, and every picture until the next
     # garbage collection. Typed as a mapping, it iterates its values.
-    extras = cast(Iterable[SideData], SideDataContainer(frame))
+    extras = cast(Iterable[SideData], cast(Any, SideDataContainer)(frame))
     matrix = next((data for data in extras if data.type is SideDataType.DISPLAYMATRIX), None)
     if matrix is None:
         return np.ascontiguousarray(bgr)
