@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import signal
+
+# Before the slow imports: Ctrl-C just ends the program, until pipelines.interrupts watches over what is written.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import functools
 import inspect
+import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from detector.models import DEFAULT_MODEL
-from detector.types import TellframeError, UsageError
+from detector.types import OutputError, TellframeError, UsageError
 from pipelines.exits import EXIT_INTERRUPTED, FailOn
+from pipelines.lines import abandon
+from pipelines.text import on_one_line
 
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
@@ -57,7 +63,7 @@ class _Common:
     json: Annotated[str | None, typer.Option(help="One JSON object a clip, to FILE or - (stdout).")] = None
     jsonl: Annotated[str | None, typer.Option(help="One JSON object a frame, to FILE or -.")] = None
     csv: Annotated[str | None, typer.Option(help="One row a frame and face, to FILE or -.")] = None
-    save_video: Annotated[Path | None, typer.Option(help="Annotated H.264 video; for several clips, a folder.")] = None
+    save_video: Annotated[str | None, typer.Option(help="Annotated H.264 video; for several clips, a folder.")] = None
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop a clip after so many frames.")] = None
     stride: Annotated[int, typer.Option(min=1, help="Judge every n-th frame, carry verdicts over the others.")] = 1
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the scorer.")] = DEFAULT_THREADS
@@ -70,19 +76,28 @@ def _exits(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            raise typer.Exit(command(*args, **kwargs) or 0)
+            code = command(*args, **kwargs) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except TellframeError as error:
-            typer.echo(f"tellframe: {error}", err=True)
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(_complain(str(error), error.exit_code)) from None
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader of our output went away (`| head`): end as SIGPIPE would, without a word. What is still
-            # buffered must not raise again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader of our output went away (`| head`): end as SIGPIPE would, without a word.
+            abandon(sys.stdout)
             raise typer.Exit(128 + signal.SIGPIPE) from None
+        except OSError as error:
+            abandon(sys.stdout)
+            raise typer.Exit(_complain(f"standard output: {error.strerror}", OutputError.exit_code)) from None
+        raise typer.Exit(code)
 
     return wrapped
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"tellframe: {on_one_line(message)}", err=True)
+    return code
 
 
 def _judging(sources: Command) -> Command:
@@ -108,9 +123,16 @@ def _judging(sources: Command) -> Command:
 
 def main() -> None:
     """Runs the command line."""
-    # SIGTERM ends a run as Ctrl-C does: what was judged is written, and files are whole.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what a terminal cannot show
+    try:
+        code = app(sys.argv[1:] or ["--help"], prog_name="tellframe", standalone_mode=False)
+        if len(sys.argv) == 1:
+            code = UsageError.exit_code  # the help is an answer to a command that is missing
+    except typer.TyperException as error:
+        code = _complain(error.format_message(), UsageError.exit_code)
+    sys.exit(code)
 
 
 @app.command()
@@ -120,9 +142,9 @@ def video(
     fps: Annotated[float, typer.Option(help="Frames a second of a folder of images.")] = 30,
 ) -> Any:
     """Judge video files, network streams, or folders of images."""
-    from pipelines.inputs import expand
+    from pipelines.inputs import expand_each
 
-    return expand(inputs, fps)
+    return expand_each(inputs, fps)
 
 
 @app.command()
@@ -151,9 +173,9 @@ def stream(
     """Judge frames from standard input: raw, or a stream that carries its own format."""
     from pipelines.sources import EncodedStream, RawFrames
 
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("standard input holds no frames: pipe them into `tellframe stream`")
     stdin = sys.stdin.buffer
-    if sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: pipe frames into `tellframe stream`")
     if pix_fmt in (PixelFormat.BGR24, PixelFormat.RGB24, PixelFormat.GRAY):
         if width is None or height is None:
             raise UsageError(f"raw {pix_fmt.value} frames need --width and --height")
@@ -207,6 +229,7 @@ def web_app(
     """Open the web page on this machine: drop a video, see its verdict."""
     from webapp.app import serve
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server closes at it
     serve(model, budget, threads, port)
 
 

@@ -23,7 +23,7 @@ class FrameBudget:
     def __post_init__(self) -> None:
         if not 0.0 < self.period_ms < float("inf") or not 0.0 < self.quantile <= 1.0:
             raise UsageError(
-                f"a budget is a time above 0 ms and a quantile in 0..1, got {self.period_ms} and {self.quantile}"
+                f"a frame budget is a time above 0 ms, got {self.period_ms}, kept by a share of the frames in 0..1"
             )
 
     @classmethod

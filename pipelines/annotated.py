@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ class AnnotatedVideo(Closing):
             ``<its name>.annotated.mp4`` in it.
         budget_ms: what a frame may take, to be shown; None for no budget.
         real_below, fake_above: the thresholds of the detector, to be drawn; None for none.
+        protected: files whose place no video may take: the clips that are still to be judged.
 
     Raises:
         OutputError: the path cannot be written; found at once, not after the analysis.
@@ -42,7 +44,9 @@ class AnnotatedVideo(Closing):
         budget_ms: float | None = None,
         real_below: float | None = None,
         fake_above: float | None = None,
+        protected: Sequence[str] = (),
     ) -> None:
+        self._protected = protected
         self._path = Path(path)
         self._budget_ms = budget_ms
         self._thresholds = (real_below, fake_above)
@@ -70,7 +74,8 @@ class AnnotatedVideo(Closing):
             raise UsageError(f"{self._path} can hold one clip only: name an existing folder for several")
         self._finish()
         target = self._target(path)
-        refuse_input(target, path)
+        for source in (path, *self._protected):
+            refuse_input(target, source)
         self._clip = _Clip(target, info.fps, self._budget_ms, Timeline(*self._thresholds))
         self._made.append(target)
 

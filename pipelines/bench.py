@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -24,6 +23,7 @@ from detector.faces import MediaPipeFaces
 from detector.models import find
 from detector.scorer import OnnxScorer
 from detector.types import Float32Array, FrameResult, InputError
+from pipelines.atomic import is_special, refuse_input, writable
 from pipelines.lines import open_lines
 from pipelines.looped import Looped
 from pipelines.run import run
@@ -49,14 +49,14 @@ class Plan:
 
 def bench_command(plan: Plan, target: str | None) -> None:
     """Measures and tells: a table for people, or JSON to a file or ``-``."""
-    lines = open_lines(sys.stdout if target == "-" else target) if target else None
-    try:
-        figures = measure(plan)
-        if lines is not None:
+    if target is not None and target != "-":
+        refuse_input(target, plan.clip or "")
+        if not is_special(target):
+            writable(target)  # found now, not after the measurement
+    figures = measure(plan)
+    if target is not None:
+        with closing(open_lines(target)) as lines:
             lines.write(json.dumps(figures, allow_nan=False) + "\n")
-    finally:
-        if lines is not None:
-            lines.close()
     if target != "-":
         print(table(figures))  # noqa: T201
 

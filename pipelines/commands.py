@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,13 +12,17 @@ from typing import Any
 
 from compression.budget import FrameBudget
 from detector.models import StoredModel, find
-from detector.types import FrameResult, FrameSource, TellframeError, UsageError
+from detector.types import FrameResult, FrameSource, OutputError, TellframeError, UsageError
 from pipelines.annotated import AnnotatedVideo
-from pipelines.exits import EXIT_FAIL_ON, FailOn
+from pipelines.atomic import refuse_input
+from pipelines.exits import EXIT_FAIL_ON, EXIT_INTERRUPTED, FailOn
+from pipelines.inputs import Unusable
+from pipelines.interrupts import Interrupts
 from pipelines.lines import Lines, open_lines
 from pipelines.report import clip_text, json_text
 from pipelines.session import ClipResult, Session, Settings
 from pipelines.sinks import Csv, JsonLines, MultiSink, Sink
+from pipelines.text import on_one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Options:
     json: str | None = None
     jsonl: str | None = None
     csv: str | None = None
-    save_video: Path | None = None
+    save_video: str | None = None
     max_frames: int | None = None
     stride: int = 1
     threads: int = 2
@@ -40,50 +45,95 @@ class Options:
 def judge(sources: Sequence[FrameSource], options: Options) -> int:
     """Judges every source, one after the other, and writes what ``options`` ask for.
 
-    A source that cannot be read gets its line on standard error and does not stop the others.
+    A source that cannot be read gets its line on standard error and does not stop the others. Ctrl-C and end signals
+    end the run between two frames: everything judged before is written and whole.
 
     Returns:
-        The exit code: the first source's that could not be read; else 10 when ``fail_on`` was met; else 0.
+        The exit code: 128 + the signal's number after one; else the code of the first source that could not be read;
+        else 10 when ``fail_on`` was met; else 0.
 
     Raises:
         TellframeError: nothing could be begun: usage, model or output.
-        BaseException: Ctrl-C or an end signal; everything judged before it is written and whole.
+        KeyboardInterrupt: the window was closed.
     """
     settings = Settings(FrameBudget.parse(options.budget), options.stride, options.max_frames)
-    to_stdout = [name for name in ("json", "jsonl", "csv") if getattr(options, name) == "-"]
-    if len(to_stdout) > 1:
-        raise UsageError(f"only one of --{' and --'.join(to_stdout)} can go to standard output; give the others a file")
+    _check_outputs(options, sources)
+    with Interrupts() as interrupts:
+        try:
+            code = _judge_all(sources, options, settings, interrupts)
+        except KeyboardInterrupt:
+            code = EXIT_INTERRUPTED
+        return interrupts.exit_code or code
+
+
+def _judge_all(sources: Sequence[FrameSource], options: Options, settings: Settings, interrupts: Interrupts) -> int:
+    if all(isinstance(source, Unusable) for source in sources):
+        return _complain_of_all(sources)
     model = find(options.model)
     failure, met = 0, False
     with ExitStack() as stack:
         summaries = stack.enter_context(_summaries(options.json)) if options.json else None
-        sink = stack.enter_context(_sinks(options, model, settings.budget, several=len(sources) > 1))
-        session = stack.enter_context(Session(model, settings, options.threads))
+        sink = stack.enter_context(_sinks(options, model, settings.budget, sources))
+        session = stack.enter_context(Session(model, settings, options.threads, interrupts))
         for source in sources:
             try:
-                result = _judge_one(session, source, sink)
+                with _progress(source) as watch:
+                    result = session.judge(source, sink, watch)
             except TellframeError as error:
                 complain(error)
                 failure = failure or error.exit_code
                 continue
-            _tell(result, summaries, quiet=bool(to_stdout))
+            _tell(result, summaries, quiet="-" in (options.json, options.jsonl, options.csv))
             met = met or bool(options.fail_on and options.fail_on.hit(result.label))
             if isinstance(result.error, TellframeError):
                 complain(result.error)
                 failure = failure or result.error.exit_code
             elif result.error is not None:
                 raise result.error
+            if interrupts():
+                break
     return failure or (EXIT_FAIL_ON if met else 0)
+
+
+def _complain_of_all(sources: Sequence[FrameSource]) -> int:
+    errors = [source.error for source in sources if isinstance(source, Unusable)]
+    for error in errors:
+        complain(error)
+    return errors[0].exit_code
+
+
+def _check_outputs(options: Options, sources: Sequence[FrameSource]) -> None:
+    """Refuses outputs that would take each other's place, or that of a clip.
+
+    Raises:
+        UsageError: two outputs are one file, or one has no name.
+        OutputError: an output is an input.
+    """
+    named = {
+        "--json": options.json,
+        "--jsonl": options.jsonl,
+        "--csv": options.csv,
+        "--save-video": options.save_video,
+    }
+    taken: dict[str, str] = {}
+    for option, target in named.items():
+        if target is None:
+            continue
+        if not target or (option == "--save-video" and target == "-"):
+            raise UsageError(f"{option} needs the name of a file, got {target!r}")
+        place = target if target == "-" else os.path.realpath(target)
+        if place in taken:
+            both = f"{taken[place]} and {option}"
+            raise UsageError(f"{both} would write to the same place, {target}; only one can: give the other a file")
+        taken[place] = option
+        if target != "-":
+            for source in sources:
+                refuse_input(target, source.info.name)
 
 
 def complain(error: TellframeError) -> None:
     """One line on standard error."""
-    print(f"tellframe: {error}", file=sys.stderr)  # noqa: T201
-
-
-def _judge_one(session: Session, source: FrameSource, sink: Sink) -> ClipResult:
-    with _progress(source) as watch:
-        return session.judge(source, sink, watch)
+    print(f"tellframe: {on_one_line(str(error))}", file=sys.stderr)  # noqa: T201
 
 
 def _tell(result: ClipResult, summaries: Lines | None, *, quiet: bool) -> None:
@@ -95,36 +145,37 @@ def _tell(result: ClipResult, summaries: Lines | None, *, quiet: bool) -> None:
 
 @contextmanager
 def _summaries(target: str) -> Iterator[Lines]:
-    lines = open_lines(sys.stdout if target == "-" else target)
+    lines = open_lines(target)
     try:
         yield lines
     finally:
         lines.close()
 
 
-def _sinks(options: Options, model: StoredModel, budget: FrameBudget, *, several: bool) -> MultiSink:
+def _sinks(options: Options, model: StoredModel, budget: FrameBudget, sources: Sequence[FrameSource]) -> MultiSink:
     sinks: list[Sink] = []
     if options.jsonl:
-        sinks.append(JsonLines(sys.stdout if options.jsonl == "-" else options.jsonl))
+        sinks.append(JsonLines(options.jsonl))
     if options.csv:
-        sinks.append(Csv(sys.stdout if options.csv == "-" else options.csv))
-    thresholds = model.card.thresholds
+        sinks.append(Csv(options.csv))
+    real_below, fake_above = model.card.thresholds.real_below, model.card.thresholds.fake_above
     if options.save_video:
-        if several:
+        if len(sources) > 1:
             _make_folder(options.save_video)
-        sinks.append(AnnotatedVideo(options.save_video, budget.period_ms, thresholds.real_below, thresholds.fake_above))
+        names = [source.info.name for source in sources]
+        sinks.append(AnnotatedVideo(options.save_video, budget.period_ms, real_below, fake_above, names))
     if options.show:
         from pipelines.window import Window
 
-        sinks.append(Window(budget.period_ms, thresholds.real_below, thresholds.fake_above))
+        sinks.append(Window(budget.period_ms, real_below, fake_above))
     return MultiSink(*sinks)
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: str) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(
+        raise OutputError(
             f"--save-video {path}: several clips need a folder, which cannot be made here ({error.strerror})"
         ) from None
 

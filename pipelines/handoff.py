@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
 from detector.types import Frame, FrameSource, UsageError
 
+_LOOK_S = 0.1
 LEAVE_S = 0.9
 """How long leaving waits for the reader; a thread that is stuck in a system call is left to itself after that."""
 
 
 @contextmanager
-def reading(source: FrameSource, *, depth: int = 4) -> Iterator[Handover]:
+def reading(source: FrameSource, *, depth: int = 4, stopped: Callable[[], bool] = lambda: False) -> Iterator[Handover]:
     """Opens ``source`` in a thread of its own and iterates ``(frame, dropped)`` beside it.
 
     ``dropped`` is the number of frames lost in the hand-over since the frame before. From a live source only the
@@ -27,13 +28,16 @@ def reading(source: FrameSource, *, depth: int = 4) -> Iterator[Handover]:
     blocking call (a silent network stream until its read time-out, a wedged camera) is a daemon thread that closes
     the source when the call returns, and does not keep the process alive. Errors after leaving are not reported.
 
+    ``stopped`` is asked before every frame, and ten times a second while none comes: once it says yes, the iteration
+    ends.
+
     Raises:
         UsageError: ``depth`` is below 1.
         InputError, NothingToAnalyseError: the source cannot be opened; raised on entering.
     """
     if depth < 1:
         raise UsageError(f"at least one frame must fit between reading and scoring, got {depth}")
-    handover = Handover(depth)
+    handover = Handover(depth, stopped)
     reader = threading.Thread(target=_read, args=(source, handover), name=f"reader {source.info.name}", daemon=True)
     reader.start()
     try:
@@ -51,8 +55,9 @@ class Handover:
     Frames lost before the end are all accounted for: handed over + dropped = read.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, stopped: Callable[[], bool]) -> None:
         self._depth = depth
+        self._stopped = stopped
         self._newest_only = False
         self._ready: deque[Frame] = deque()
         self._dropped = 0
@@ -69,7 +74,9 @@ class Handover:
     def __next__(self) -> tuple[Frame, int]:
         """The next frame, and how many were dropped before it since the last one; waits for it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._ended or self._left)
+            self._wait(lambda: bool(self._ready) or self._ended or self._left)
+            if self._stopped():
+                raise StopIteration
             if self._left or not self._ready:
                 self._raise_error()
                 raise StopIteration
@@ -81,9 +88,14 @@ class Handover:
     def wait_until_open(self) -> None:
         """Returns when the source is open; raises what kept it from opening."""
         with self._changed:
-            self._changed.wait_for(lambda: self._opened or self._ended)
+            self._wait(lambda: self._opened or self._ended)
             if not self._opened:
                 self._raise_error()
+
+    def _wait(self, happened: Callable[[], bool]) -> None:
+        """Waits until it happened, or the consumer was told to stop."""
+        while not self._changed.wait_for(happened, timeout=_LOOK_S) and not self._stopped():
+            pass
 
     def open(self, *, live: bool) -> None:
         """The reader says: the source is open."""

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from detector.types import FrameSource, InputError, NothingToAnalyseError, UsageError
+from detector.types import (
+    Frame,
+    FrameSource,
+    InputError,
+    NothingToAnalyseError,
+    SourceInfo,
+    TellframeError,
+    UsageError,
+)
 from pipelines.sources import ImageFolder, NetworkStream, VideoFile
+from pipelines.sources._base import Source
 from pipelines.sources.images import natural_key
 
 # fmt: off
@@ -50,6 +59,35 @@ def expand(arguments: Sequence[str], fps: float = 30) -> list[FrameSource]:
         NothingToAnalyseError: a directory or glob without a video or image.
     """
     return [source for argument in arguments for source in _expand_one(argument, fps)]
+
+
+class Unusable(Source):
+    """What a person named and cannot be used: opening it raises ``error``, so that the others are judged."""
+
+    def __init__(self, name: str, error: TellframeError) -> None:
+        super().__init__(SourceInfo(name))
+        self.error = error
+
+    def _open(self) -> None:
+        raise self.error
+
+    def _frames(self) -> Iterator[Frame]:
+        return iter(())
+
+
+def expand_each(arguments: Sequence[str], fps: float = 30) -> list[FrameSource]:
+    """As :func:`expand`, but an argument that cannot be used becomes an :class:`Unusable` source in its place.
+
+    Raises:
+        UsageError: as :func:`expand`.
+    """
+    sources: list[FrameSource] = []
+    for argument in arguments:
+        try:
+            sources += _expand_one(argument, fps)
+        except (InputError, NothingToAnalyseError) as error:
+            sources.append(Unusable(argument, error))
+    return sources
 
 
 def _expand_one(argument: str, fps: float) -> list[FrameSource]:

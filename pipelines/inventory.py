@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from contextlib import closing
 from typing import Any
 
 from detector.models import DEFAULT_MODEL, StoredModel, available
@@ -17,11 +17,8 @@ def models_command(target: str | None) -> None:
         for model in stored:
             print(_line(model))  # noqa: T201
         return
-    lines = open_lines(sys.stdout if target == "-" else target)
-    try:
+    with closing(open_lines(target)) as lines:
         lines.write(json.dumps([model_record(model) for model in stored]) + "\n")
-    finally:
-        lines.close()
 
 
 def model_record(model: StoredModel) -> dict[str, Any]:

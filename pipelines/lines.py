@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TextIO
 
+from detector.types import OutputError
 from pipelines.atomic import PartFile, is_special, output_error, refuse_input
 
 
@@ -37,6 +38,8 @@ def open_lines(target: str | Path | TextIO) -> Lines:
     if not isinstance(target, str | Path):
         return LineStream(target, "the output stream")
     if str(target) == "-":
+        if sys.stdout is None:
+            raise OutputError("standard output is closed; name a file instead of -")
         return LineStream(sys.stdout, "standard output")
     if not is_special(target):
         return LineFile(target)

@@ -59,9 +59,13 @@ class Session:
         model: what scores.
         settings: how clips are judged.
         threads: of the scorer.
+        stopped: asked before every frame; a clip ends where it says yes.
     """
 
-    def __init__(self, model: StoredModel, settings: Settings, threads: int) -> None:
+    def __init__(
+        self, model: StoredModel, settings: Settings, threads: int, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._stopped = stopped
         scorer = OnnxScorer(model, threads=threads)
         scorer.warm_up()
         self._model = Model(model.card, scorer)
@@ -79,9 +83,12 @@ class Session:
     ) -> ClipResult:
         """Judges one clip to its end, its limit, or what stops it.
 
-        Every result goes to ``sink`` and ``watch``. An error, or Ctrl-C, after the first frame does not lose what was
-        judged before: it comes back in the result, for the caller to raise once that is written. Before the first
-        frame it is raised.
+        Every result goes to ``sink`` and ``watch``. An error after the first frame does not lose what was judged
+        before: it comes back in the result, for the caller to raise once that is written. Before the first frame it
+        is raised; so is BrokenPipeError at any time, as nobody reads the results any more.
+
+        Raises:
+            KeyboardInterrupt: it was stopped before the first frame.
         """
         self._finder.restart()
         path = source.info.name
@@ -90,7 +97,7 @@ class Session:
         more = False
         try:
             detector = Detector(self._finder, self._model)
-            with closing(run(source, detector, FixedPace(self._settings.stride))) as results:
+            with closing(run(source, detector, FixedPace(self._settings.stride), stopped=self._stopped)) as results:
                 for result in results:
                     if summary.frames == self._settings.max_frames:
                         more = True
@@ -106,7 +113,15 @@ class Session:
             if not summary.frames:
                 raise
             stopped = error
+        if self._stopped() and not summary.frames:
+            raise KeyboardInterrupt
         if not summary.frames:
             raise NothingToAnalyseError(f"{path}: no frame could be decoded; is it a video?")
-        complete = stopped is None and not more
+        complete = stopped is None and not more and not self._stopped() and not _ended_early(source, summary)
         return ClipResult(summary, summary.record(source.info, source.counts, complete=complete), stopped)
+
+
+def _ended_early(source: FrameSource, summary: Summary) -> bool:
+    """Whether a container promised clearly more frames than came: a file that was cut off. Its count is an estimate."""
+    promised = 0 if source.live else source.info.frames or 0
+    return summary.frames + source.counts.broken < 0.9 * promised

@@ -14,6 +14,7 @@ import numpy as np
 
 from detector.types import NS_PER_S, Frame, NothingToAnalyseError, SourceInfo, UInt8Array, UsageError
 from pipelines.sources._base import Source
+from pipelines.sources._quiet import quiet_opencv
 
 
 class ImageFolder(Source):
@@ -68,7 +69,8 @@ def read_image(path: str) -> UInt8Array | None:
     """An image file as uint8 (H, W, 3) BGR, upright; None when it cannot be read. Any file name works."""
     try:
         data = np.fromfile(path, np.uint8)
-        return cast("UInt8Array | None", cv2.imdecode(data, cv2.IMREAD_COLOR)) if data.size else None
+        with quiet_opencv():
+            return cast("UInt8Array | None", cv2.imdecode(data, cv2.IMREAD_COLOR)) if data.size else None
     except (OSError, ValueError, cv2.error):  # OpenCV raises for what looks like an image too large to be one
         return None
 

@@ -12,6 +12,7 @@ import cv2
 
 from detector.types import Frame, InputError, SourceInfo, UInt8Array, UsageError
 from pipelines.sources._base import Source
+from pipelines.sources._quiet import quiet_opencv
 from pipelines.sources.images import natural_key
 
 # Uncompressed pictures above this rate do not fit through USB 2: ask the camera for JPEG.
@@ -46,13 +47,9 @@ class Capture(Protocol):
 
 def open_camera(device: int | str) -> Capture:
     """Opens a camera with OpenCV, which is kept from writing to stderr meanwhile."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    with quiet_opencv():
         return cast(Capture, cv2.VideoCapture(device, backend))
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 class Webcam(Source):
