@@ -127,10 +127,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may hold what a terminal cannot show
     try:
-        code = app(sys.argv[1:] or ["--help"], prog_name="tellframe", standalone_mode=False)
-        if len(sys.argv) == 1:
-            code = UsageError.exit_code  # the help is an answer to a command that is missing
+        code = app(prog_name="tellframe", standalone_mode=False)
     except typer.TyperException as error:
+        if len(sys.argv) == 1:  # what it would say is the whole help
+            sys.exit(_complain("name a command, such as video or webcam; --help lists them", UsageError.exit_code))
         code = _complain(error.format_message(), UsageError.exit_code)
     sys.exit(code)
 

@@ -17,7 +17,7 @@ def test_33_and_16_are_the_periods_of_30_and_60_frames_a_second():
 
 @given(st.floats(0.001, 1e6))
 def test_any_other_number_is_a_time_in_ms(ms):
-    assert FrameBudget.parse(repr(ms)).period_ms == (FPS_30.period_ms if repr(ms) == "33" else ms)
+    assert FrameBudget.parse(repr(ms)).period_ms == {33.0: FPS_30.period_ms, 16.0: FPS_60.period_ms}.get(ms, ms)
 
 
 @pytest.mark.parametrize("text", ["", "fast", "33ms", "0", "-5", "nan", "inf", "-inf", "1e999"])
@@ -28,7 +28,7 @@ def test_what_is_no_time_above_0_is_refused_with_what_came(text):
 
 @pytest.mark.parametrize(("period_ms", "quantile"), [(0, 0.95), (10, 0), (10, 1.01), (10, float("nan"))])
 def test_a_budget_that_makes_no_sense_cannot_be_made(period_ms, quantile):
-    with pytest.raises(UsageError, match=r"above 0 ms and a quantile in 0\.\.1"):
+    with pytest.raises(UsageError, match=r"above 0 ms, .* in 0\.\.1"):
         FrameBudget(period_ms, quantile)
 
 

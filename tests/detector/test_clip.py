@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.clip import MIN_SECONDS, ClipJudge
+from detector.clip import MIN_NS, ClipJudge
 from detector.types import NS_PER_S, FrameResult, Label, Reason, Timing, Verdict
 from detector.verdict import NO_FACE, frame_verdict
 from tests.doubles import THRESHOLDS, make_frame, make_verdict
@@ -306,7 +306,7 @@ def test_segments_are_in_order_apart_long_enough_and_begin_and_end_with_a_fake_f
     found = spans(labels)
     for start, end in found:
         assert labels[start] is labels[end] is F
-        assert end - start >= MIN_SECONDS * 30 - 1e-6
+        assert end - start >= (MIN_NS / 1e9) * 30 - 1e-6
     for (_, end), (start, _) in itertools.pairwise(found):
         assert start - end > 15
     inside = {i for start, end in found for i in range(start, end + 1)}
@@ -317,7 +317,7 @@ def test_segments_are_in_order_apart_long_enough_and_begin_and_end_with_a_fake_f
         for i in left_out:
             if first < i <= reach + 15:
                 reach = i
-        assert reach - first < MIN_SECONDS * 30
+        assert reach - first < (MIN_NS / 1e9) * 30
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

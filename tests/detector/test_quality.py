@@ -16,7 +16,7 @@ def judged(bgr, side=120.0, keypoints=None):
     """What is wrong with the face in the middle of ``bgr``, cut as the engine cuts it."""
     height, width = bgr.shape[:2]
     faces = make_faces(square((width - side) / 2, (height - side) / 2, side))
-    crop = crop_faces(bgr, faces.xyxy, SIZE, 1.3)[0]
+    crop = crop_faces(bgr, faces.xyxy, SIZE, 1.2)[0]
     return flaw(crop, faces.xyxy[0], faces.keypoints[0] if keypoints is None else keypoints)
 
 
@@ -38,7 +38,7 @@ def test_below_64_pixels_a_face_is_too_small():
 
 def test_the_longer_side_counts():
     faces = make_faces((100, 100, 150, 170))
-    crop = crop_faces(noise(), faces.xyxy, SIZE, 1.3)[0]
+    crop = crop_faces(noise(), faces.xyxy, SIZE, 1.2)[0]
     assert flaw(crop, faces.xyxy[0], faces.keypoints[0]) is None
 
 
