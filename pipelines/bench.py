@@ -26,6 +26,7 @@ from detector.types import Float32Array, FrameResult, InputError
 from pipelines.atomic import is_special, refuse_input, writable
 from pipelines.lines import open_lines
 from pipelines.looped import Looped
+from pipelines.memory import share_one_heap
 from pipelines.run import run
 
 SCHEMA = "tellframe.bench/1"
@@ -67,6 +68,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     Raises:
         TellframeError: the clip cannot be read, or the model is missing.
     """
+    share_one_heap()
     budget, stored = FrameBudget.parse(plan.budget), find(plan.model)
     with as_file(files("assets") / "samples" / "real.mp4") as sample, closing(MediaPipeFaces()) as finder:
         clip = Path(plan.clip) if plan.clip else sample

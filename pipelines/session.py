@@ -13,6 +13,7 @@ from detector.faces import MediaPipeFaces
 from detector.models import StoredModel
 from detector.scorer import OnnxScorer
 from detector.types import FaceFinder, FrameResult, FrameSource, Label, NothingToAnalyseError, UsageError
+from pipelines.memory import share_one_heap
 from pipelines.run import run
 from pipelines.sinks import Sink
 from pipelines.summary import Summary
@@ -65,6 +66,7 @@ class Session:
     def __init__(
         self, model: StoredModel, settings: Settings, threads: int, stopped: Callable[[], bool] = lambda: False
     ) -> None:
+        share_one_heap()
         self._stopped = stopped
         scorer = OnnxScorer(model, threads=threads)
         scorer.warm_up()

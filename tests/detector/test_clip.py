@@ -94,8 +94,6 @@ def test_in_a_second_of_a_steady_face_one_frame_changes_nothing(steady, label, o
     assert one_face([steady] * 29 + [outlier]).label is label
 
 
-# BUG (detector/clip.py, _ScoreSum): log-odds reach +-9.2, so that in a short clip one frame outweighs all others: nine
-# scores that call a face real and one of 1.0 are not REAL any more, and four and one are FAKE.
 @pytest.mark.parametrize("frames", [5, 6, 10])
 def test_one_frame_never_makes_a_short_clip_of_a_real_face_fake(frames):
     assert one_face([0.25] * (frames - 1) + [1.0], fps=10).label is not Label.FAKE
@@ -140,8 +138,6 @@ def test_five_scores_over_three_tenths_of_a_second_are_enough(frames, fps):
     assert one_face([0.99] * frames, fps).label is Label.FAKE
 
 
-# BUG (detector/clip.py, _word): seconds are subtracted as floats; 0.3 s that begin elsewhere than at 0 may come out as
-# 0.29999999999999993.
 @pytest.mark.parametrize("first_ms", [0, 100, 300, 400, 1100, 2200])
 def test_a_face_seen_for_exactly_the_least_time_is_judged_whenever_it_comes(first_ms):
     judge = ClipJudge(THRESHOLDS)
@@ -208,8 +204,6 @@ def test_a_blurred_passer_by_does_not_decide():
     assert said.label is Label.REAL
 
 
-# BUG (detector/clip.py, ClipJudge.verdict): the highest mean decides even when that face's scores disagree, so that a
-# face with a clear word, FAKE, is hidden behind one without. A frame is called FAKE in the same case.
 def test_a_consistent_fake_is_not_hidden_by_a_face_whose_scores_disagree():
     torn = [0.9999, 0.9999, 0.3]
     frames = [[face(0.8), face(torn[i % 3], track=2)] for i in range(60)]

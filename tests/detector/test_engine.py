@@ -156,7 +156,6 @@ def test_a_moving_face_is_cut_where_it_has_moved_to():
         assert said.verdict.faces[0].track == 1
 
 
-# BUG (detector/tracks.py): see test_tracks.py. With `--stride 20` no face of any clip is ever judged.
 def test_a_clip_at_a_large_stride_gets_its_verdict():
     engine, _, _ = detector()
     assert judge(engine, 30 * 5, pace=Pace(20, 20))[-1].verdict.label is Label.FAKE
@@ -210,7 +209,6 @@ def test_everybody_in_a_crowd_gets_a_word():
     assert {face.label for face in judge(engine, 60)[-1].verdict.faces} == {Label.FAKE}
 
 
-# BUG (detector/verdict.py, frame_verdict): see test_verdict.py. The largest face is not scored in the first frame.
 def test_a_frame_of_a_crowd_has_a_score_as_soon_as_one_of_its_faces_has():
     engine, _, _ = detector(lambda _: [*crowd(4)(_), square(0, 150, 190)], max_scored=4)
     assert judge(engine, 1)[0].verdict.p_fake == pytest.approx(0.9)

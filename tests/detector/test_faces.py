@@ -210,8 +210,6 @@ def test_what_others_write_on_stderr_afterwards_is_not_swallowed(capfd):
     assert capfd.readouterr().err == "still here"
 
 
-# BUG (detector/faces.py, _silent_stderr): two finders made or closed at the same time, as a web page with two visitors
-# does, save and restore descriptor 2 crosswise; the process may be left without a standard error for good.
 def test_finders_made_in_several_threads_leave_stderr_alone():
     # A process of its own: what this breaks stays broken.
     script = """
@@ -231,8 +229,6 @@ print(os.path.samestat(before, os.fstat(2)))
     assert done.stdout == "True\n"
 
 
-# BUG (detector/faces.py, _silent_stderr): with standard error closed (`2>&-`, some service managers) Python has no
-# sys.stderr and no descriptor 2, and the finder cannot be made: AttributeError.
 def test_a_process_without_a_standard_error_finds_faces_too():
     script = "from detector.faces import MediaPipeFaces; MediaPipeFaces().close(); print('made')"
     command = f'exec "{sys.executable}" -c "{script}" 2>&-'
@@ -251,8 +247,6 @@ def test_one_missing_model_is_an_error_and_leaves_nothing_open(tmp_path):
         MediaPipeFaces(folder=tmp_path)
 
 
-# BUG (detector/faces.py, _FaceModel): MediaPipe says ValueError of a damaged model, and only RuntimeError is caught: a
-# traceback instead of one line and exit code 5.
 @pytest.mark.parametrize("content", [b"", b"no model at all", bytes(5000)])
 def test_a_damaged_model_is_an_error_that_names_the_file(tmp_path, capfd, content):
     for path in MODELS.glob("face_detection*"):

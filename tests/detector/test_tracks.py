@@ -117,9 +117,6 @@ def test_who_was_seen_last_is_alive(places):
         assert set(ids) <= tracker.alive()
 
 
-# BUG (detector/tracks.py, update): at a slow pace (`--stride 20` at 30 fps, a clip of one frame a second, a live source
-# that falls behind) more than forget_ms lies between two looks, every face is a new one at each of them, and no face
-# ever has the five scores that a verdict takes.
 @pytest.mark.parametrize("look_ms", [667, 1000, 2000])
 def test_a_face_seen_at_every_look_keeps_its_id_however_rare_the_looks(look_ms):
     tracker = Tracker()

@@ -118,8 +118,6 @@ def test_a_slow_pace_reaches_further_back_for_its_five_scores(seconds_apart):
     assert (said.label, said.p_fake) == (Label.FAKE, 0.9)
 
 
-# BUG (detector/verdict.py, _Memory.forget): flawed scores take the places of the usable ones: of two looks a second and
-# every other one blurred, only the last five are kept, and there are never five to judge by, though ten are recent.
 def test_a_slow_pace_reaches_back_for_five_scores_that_count():
     said = judged([0.9, (0.9, Reason.BLURRED)] * 10, fps=2)
     assert said.reason is Reason.ABOVE_FAKE
@@ -178,8 +176,6 @@ def test_a_face_that_only_has_flawed_frames_is_unsure_for_that_reason(why):
     assert (said.label, said.reason, said.p_fake) == (Label.UNSURE, why, 0.99)
 
 
-# BUG (detector/verdict.py, Judge._word): one to four usable scores hide the flaw of all the others, so that a face that
-# has just become blurred is called "too few frames"; detector/clip.py says the flaw in the same case.
 def test_a_face_with_mostly_flawed_frames_is_unsure_for_that_reason():
     assert judged([0.1] * 2 + [(0.99, Reason.BLURRED)] * 20).reason is Reason.BLURRED
 
@@ -229,8 +225,6 @@ def test_a_frame_is_fake_exactly_when_a_face_in_it_is(faces):
     assert (frame_verdict(faces).label is Label.FAKE) == (FAKE in faces)
 
 
-# BUG (detector/verdict.py, frame_verdict): of faces that cannot be judged the largest decides, also when it is the one
-# without a score: a verdict without a number beside faces with one, which detector/types.py (Verdict) rules out.
 @given(st.lists(st.sampled_from(KINDS), min_size=1))
 def test_a_frame_has_no_score_exactly_when_no_face_has_one(faces):
     assert (frame_verdict(faces).p_fake is None) == all(face.p_fake is None for face in faces)

@@ -125,8 +125,6 @@ def test_max_frames_ends_a_clip_and_the_record_says_so(short_session):
     assert result.error is None
 
 
-# BUG (pipelines/session.py, judge): a clip that has exactly max_frames frames was judged to its end, and yet is said to
-# have been cut short (`--max-frames 1` for one image).
 def test_a_clip_of_exactly_max_frames_is_complete(short_session, portrait):
     result = short_session.judge(FilmSource(portrait[:8]), ListSink())
     assert (result.record["frames"], result.record["complete"]) == (8, True)
@@ -238,8 +236,6 @@ def test_no_thread_is_left_behind(session, portrait):
     assert threading.active_count() == before
 
 
-# BUG (detector/tracks.py, _Track.see): the jitter of a box between two frames 1 us apart, taken as a movement in 8 ms,
-# and carried on for the 66 ms to the next pair, still throws the tracks away: two people become nine faces.
 def test_a_clip_with_repeated_time_stamps_has_no_more_people_than_it_shows(session):
     with VideoFile(SAMPLES / "two_faces.mp4") as source:
         pictures = [frame.bgr for frame in source]

@@ -160,8 +160,6 @@ def test_a_rate_that_the_source_does_not_know_is_measured():
     assert said["duration_s"] == pytest.approx(2.0)
 
 
-# BUG (pipelines/summary.py, _measured_fps): results are counted, not frames, so that a live source of unknown rate that
-# loses every second frame is said to have half its rate.
 def test_dropped_frames_do_not_slow_a_source_down():
     results = [make_result(Label.REAL, index=2 * i, pts_ns=i * 80_000_000, dropped=min(i, 1)) for i in range(50)]
     assert record(results, info=SourceInfo("live"))["fps"] == pytest.approx(25.0, rel=0.01)
@@ -204,8 +202,6 @@ def test_a_budget_is_met_when_its_share_of_the_frames_is_in_time(late, met):
     assert (said["over"], said["met"]) == (late, met)
 
 
-# BUG (pipelines/summary.py, budget_met): the histogram tells a latency to half a percent, so that "met" is said of 33.4
-# ms frames under a budget of 33.3 ms, beside "200 of 202 frames over". The count is exact and at hand.
 @pytest.mark.parametrize(("period_ms", "takes_ms"), [(1000 / 30, 33.42), (25.0, 25.05)])
 def test_a_budget_is_not_met_when_nearly_all_frames_are_over_it_by_little(period_ms, takes_ms):
     said = record(taking(1.0, *[takes_ms] * 200, 100.0), budget=FrameBudget(period_ms))["budget"]
