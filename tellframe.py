@@ -89,7 +89,8 @@ def _exits(command: Command) -> Command:
             raise typer.Exit(128 + signal.SIGPIPE) from None
         except OSError as error:
             abandon(sys.stdout)
-            raise typer.Exit(_complain(f"standard output: {error.strerror}", OutputError.exit_code)) from None
+            where = error.filename or "standard output"
+            raise typer.Exit(_complain(f"{where}: {error.strerror}", OutputError.exit_code)) from None
         raise typer.Exit(code)
 
     return wrapped
