@@ -80,6 +80,7 @@ def _exits(command: Command) -> Command:
             if sys.stdout is not None:
                 sys.stdout.flush()
         except TellframeError as error:
+            _let_go_of_stdout()
             raise typer.Exit(_complain(str(error), error.exit_code)) from None
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -94,6 +95,15 @@ def _exits(command: Command) -> Command:
         raise typer.Exit(code)
 
     return wrapped
+
+
+def _let_go_of_stdout() -> None:
+    """Standard output may hold what could not be written: Python would try once more at exit, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        abandon(sys.stdout)
 
 
 def _complain(message: str, code: int) -> int:
