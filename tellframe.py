@@ -21,9 +21,8 @@ import typer
 
 from detector.models import DEFAULT_MODEL
 from detector.types import OutputError, TellframeError, UsageError
-from pipelines.exits import EXIT_INTERRUPTED, FailOn
+from pipelines.exits import EXIT_INTERRUPTED, FailOn, complain
 from pipelines.lines import abandon
-from pipelines.text import on_one_line
 
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
@@ -81,7 +80,7 @@ def _exits(command: Command) -> Command:
                 sys.stdout.flush()
         except TellframeError as error:
             _let_go_of_stdout()
-            raise typer.Exit(_complain(str(error), error.exit_code)) from None
+            raise typer.Exit(complain(error)) from None
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
@@ -91,7 +90,7 @@ def _exits(command: Command) -> Command:
         except OSError as error:
             abandon(sys.stdout)
             where = error.filename or "standard output"
-            raise typer.Exit(_complain(f"{where}: {error.strerror}", OutputError.exit_code)) from None
+            raise typer.Exit(complain(OutputError(f"{where}: {error.strerror}"))) from None
         raise typer.Exit(code)
 
     return wrapped
@@ -104,11 +103,6 @@ def _let_go_of_stdout() -> None:
             sys.stdout.flush()
     except OSError:
         abandon(sys.stdout)
-
-
-def _complain(message: str, code: int) -> int:
-    typer.echo(f"tellframe: {on_one_line(message)}", err=True)
-    return code
 
 
 def _judging(sources: Command) -> Command:
@@ -141,8 +135,8 @@ def main() -> None:
         code = app(prog_name="tellframe", standalone_mode=False)
     except typer.TyperException as error:
         if len(sys.argv) == 1:  # what it would say is the whole help
-            sys.exit(_complain("name a command, such as video or webcam; --help lists them", UsageError.exit_code))
-        code = _complain(error.format_message(), UsageError.exit_code)
+            sys.exit(complain(UsageError("name a command, such as video or webcam; --help lists them")))
+        code = complain(UsageError(error.format_message()))
     sys.exit(code)
 
 

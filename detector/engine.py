@@ -23,7 +23,7 @@ from detector.types import (
     Timing,
     Verdict,
 )
-from detector.verdict import NO_FACE, Judge, frame_verdict
+from detector.verdict import Judge, frame_verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,6 @@ class Detector:
         alive = self._tracker.alive()
         self._judge.keep(alive)
         self._scored_ns = {track: at for track, at in self._scored_ns.items() if track in alive}
-        if not len(faces):
-            return NO_FACE
         said = [self._judge.face(int(track), box, frame.pts_ns) for track, box in zip(ids, faces.xyxy, strict=True)]
         return frame_verdict(said)
 

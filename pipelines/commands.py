@@ -15,14 +15,13 @@ from detector.models import StoredModel, find
 from detector.types import FrameResult, FrameSource, OutputError, TellframeError, UsageError
 from pipelines.annotated import AnnotatedVideo
 from pipelines.atomic import refuse_input
-from pipelines.exits import EXIT_FAIL_ON, EXIT_INTERRUPTED, FailOn
+from pipelines.exits import EXIT_FAIL_ON, EXIT_INTERRUPTED, FailOn, complain
 from pipelines.inputs import Unusable
 from pipelines.interrupts import Interrupts
 from pipelines.lines import Lines, open_lines
 from pipelines.report import clip_text, json_text
 from pipelines.session import ClipResult, Session, Settings
 from pipelines.sinks import Csv, JsonLines, MultiSink, Sink
-from pipelines.text import on_one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +128,6 @@ def _check_outputs(options: Options, sources: Sequence[FrameSource]) -> None:
         if target != "-":
             for source in sources:
                 refuse_input(target, source.info.name)
-
-
-def complain(error: TellframeError) -> None:
-    """One line on standard error."""
-    print(f"tellframe: {on_one_line(str(error))}", file=sys.stderr)  # noqa: T201
 
 
 def _tell(result: ClipResult, summaries: Lines | None, *, quiet: bool) -> None:
