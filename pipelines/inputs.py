@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from detector.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from detector.types import (
     Frame,
     FrameSource,
@@ -19,20 +20,6 @@ from detector.types import (
 from pipelines.sources import ImageFolder, NetworkStream, VideoFile
 from pipelines.sources._base import Source
 from pipelines.sources.images import natural_key
-
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".f4v", ".wmv",
-    ".asf", ".3gp", ".3g2", ".ogv", ".vob", ".mxf", ".gif", ".y4m", ".mjpeg", ".mjpg", ".h264", ".264", ".h265",
-    ".265", ".hevc", ".ivf", ".dv", ".rm", ".rmvb",
-})
-"""Files that count as videos where nobody named them one by one."""
-
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".jp2",
-})
-"""Files that are read as still images."""
-# fmt: on
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
