@@ -35,6 +35,7 @@ OPSET = 17
 CORE_INPUT, CORE_OUTPUT = "x", "logits"
 CROPS, P_FAKE, LOGIT = "crops", "p_fake", "logit"
 P_TOLERANCE = 1e-4
+_LOGIT_SCALE = "logit_scale"
 
 
 # --------------------------------------------------------------------------------------------------- forms
@@ -105,6 +106,33 @@ def halve(model: ModelProto) -> ModelProto:
     halved.graph.node.extend(nodes)
     onnx.checker.check_model(halved, full_check=True)
     return halved
+
+
+def scale_logit(model: ModelProto, factor: float) -> ModelProto:
+    """A finished ``model`` whose logit is multiplied by ``factor``: 1 / temperature. Scaling again adds no node.
+
+    Raises:
+        ValueError: ``factor`` is not above 0.
+        ModelError: the model is not a finished one.
+    """
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"factor must be above 0, got {factor}")
+    scaled = ModelProto()
+    scaled.CopyFrom(model)
+    graph = scaled.graph
+    for tensor in graph.initializer:
+        if tensor.name == _LOGIT_SCALE:
+            value = np.asarray(numpy_helper.to_array(tensor) * factor, np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, _LOGIT_SCALE))
+            return scaled
+    at = next((i for i, node in enumerate(graph.node) if LOGIT in node.output), None)
+    if at is None:
+        raise ModelError(f"the model has no {LOGIT!r}; calibrate models that tellframe exported")
+    graph.node[at].output[0] = "unscaled_logit"
+    graph.initializer.append(numpy_helper.from_array(np.array(factor, np.float32), _LOGIT_SCALE))
+    graph.node.insert(at + 1, helper.make_node("Mul", ["unscaled_logit", _LOGIT_SCALE], [LOGIT], name="/calibrate"))
+    onnx.checker.check_model(scaled, full_check=True)
+    return scaled
 
 
 def save(model: ModelProto, path: Path) -> None:

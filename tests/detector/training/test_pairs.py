@@ -1,0 +1,111 @@
+"""Pairs: one number, one pair; people and sources as asked; damage is replaced and named."""
+
+import numpy as np
+import pytest
+
+from detector.training import pairs
+from detector.training.pairs import KINDS, Mix, PairMaker
+from detector.training.samples import SampleStore, write_shard
+from detector.types import NothingToAnalyseError, UsageError
+from tests.detector.training.made import make_sample, write_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return SampleStore(write_store(tmp_path_factory.mktemp("store")))
+
+
+def make(store, seed=0, **mix):
+    return PairMaker(store, Mix(**{"size": 64} | mix), seed, 100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pair_is_a_real_crop_and_a_fake_one(store, kind):
+    pair = make(store, kinds={kind: 1.0})[3]
+    assert pair.crops.shape == (2, 64, 64, 3)
+    assert pair.crops.dtype == np.uint8
+    assert KINDS[pair.kind] == kind
+    assert pair.failed == ()
+    assert (pair.crops[0] != pair.crops[1]).any()
+
+
+def test_a_number_gives_one_pair_whoever_makes_it(store):
+    ours, theirs = make(store), make(store)
+    for number in (7, 2, 7):
+        np.testing.assert_array_equal(ours[number].crops, theirs[number].crops)
+    assert (ours[7].crops != ours[8].crops).any()
+    assert (ours[7].crops != make(store, seed=1)[7].crops).any()
+
+
+def test_without_processing_a_reenacted_pair_has_an_untouched_real(store):
+    """The real half is then nothing but the crop of the sample."""
+    maker = make(store, kinds={"reenact": 1.0}, processing=0.0, margin=(1.2, 1.2), shift=0.0)
+    flat = [sample.rgb.mean() for sample in store if not sample.origin.fake]
+    for number in range(5):
+        assert min(abs(maker[number].crops[0].mean() - mean) for mean in flat) < 12
+
+
+def test_sources_weigh_what_they_are_given(store):
+    maker = make(store, sources={"a": 1.0, "b": 0.0})
+    drawn = {store.origins[maker._real[int(i)]].source for i in np.flatnonzero(maker._odds)}
+    assert drawn == {"a"}
+
+
+def test_a_donor_is_another_person(tmp_path):
+    write_shard(tmp_path / "a.tar", [make_sample(i, medium=f"{i}", who=("same",)) for i in range(3)])
+    with pytest.raises(NothingToAnalyseError, match="at least two people"):
+        make(SampleStore(tmp_path), kinds={"swap": 1.0})[0]
+
+
+def test_a_given_fake_is_of_the_same_person_where_there_is_one(tmp_path, monkeypatch):
+    real = [make_sample(0, medium="r", who=("x",))]
+    fake = [make_sample(1, medium="x", fake=True, who=("x", "y")), make_sample(2, medium="z", fake=True, who=("z",))]
+    write_shard(tmp_path / "a.tar", [*real, *fake])
+    maker = make(SampleStore(tmp_path), kinds={"given": 1.0}, processing=0.0, margin=(1.2, 1.2), shift=0.0)
+    expected = pairs._View(64, 1.2, (0.0, 0.0), flip=False).crop(fake[0].rgb, fake[0].xyxy)[0].mean()
+    for number in range(6):
+        assert maker[number].crops[1].mean() == pytest.approx(expected, abs=2)
+
+
+def test_without_fakes_in_the_shards_the_other_kinds_share_the_weight(tmp_path):
+    maker = make(SampleStore(write_store(tmp_path, fakes=0)), kinds={"given": 0.9, "reconstruct": 0.1})
+    assert {KINDS[maker[i].kind] for i in range(6)} == {"reconstruct"}
+
+
+def test_a_damaged_sample_is_replaced_and_named(tmp_path):
+    folder = write_store(tmp_path, reals=4, fakes=0)
+    shard = folder / "shard-00000.tar"
+    store = SampleStore(folder)
+    offset, size = store._entries[1].spans[0]
+    data = bytearray(shard.read_bytes())
+    data[offset : offset + size] = bytes(size)
+    shard.write_bytes(data)
+    maker = make(store, kinds={"self_blend": 1.0})
+    made = [maker[i] for i in range(20)]
+    assert all(pair.crops.shape == (2, 64, 64, 3) for pair in made)
+    named = {name for pair in made for name in pair.failed}
+    assert named == {f"{shard}: sample 1 is damaged; run `tellframe prepare` again"}
+
+
+def test_shards_without_a_real_face_are_refused(tmp_path):
+    write_shard(tmp_path / "a.tar", [make_sample(fake=True)])
+    with pytest.raises(NothingToAnalyseError, match="no real face"):
+        make(SampleStore(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [
+        ({"kinds": {"magic": 1.0}}, "no kind of fake is called magic; there are: self_blend"),
+        ({"kinds": {"swap": 0.0}}, "not be negative, nor all 0"),
+        ({"margin": (0.9, 1.2)}, "margin must be a range from 1 up"),
+    ],
+)
+def test_a_mix_that_makes_no_sense_is_refused(mix, message):
+    with pytest.raises(UsageError, match=message):
+        Mix(**mix)
+
+
+def test_a_source_that_is_not_there_is_named(store):
+    with pytest.raises(UsageError, match="no real faces come from nowhere; there are: a, b"):
+        make(store, sources={"nowhere": 1.0})

@@ -1,0 +1,45 @@
+"""Recipes: what stands in the file is what is done, and what makes no sense is named."""
+
+import pytest
+
+from detector.training.recipe import Recipe
+from detector.types import UsageError
+
+
+def test_every_key_can_be_written_and_read(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(
+        'start = "a.pt"\nsteps = 7\npairs = 2\noptimiser = "sgd"\nsam_rho = 0.1\n'
+        "[mix]\nsize = 224\nmargin = [1.1, 1.3]\n[mix.kinds]\nswap = 1.0\n[mix.sources]\nlfw = 2\n"
+    )
+    recipe = Recipe.read(path)
+    assert (recipe.start, recipe.steps, recipe.pairs, recipe.optimiser, recipe.sam_rho) == ("a.pt", 7, 2, "sgd", 0.1)
+    assert (recipe.mix.size, recipe.mix.margin) == (224, (1.1, 1.3))
+    assert (recipe.mix.kinds, recipe.mix.sources) == ({"swap": 1.0}, {"lfw": 2})
+    assert Recipe.of(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("setps = 3", "unknown key setps; there are: start, steps"),
+        ("[mix]\nsise = 3", "mix: unknown key sise"),
+        ("mix = 3", "mix must be a table, got 3"),
+        ("steps = 0", "steps must be at least 1, got 0"),
+        ('steps = "many"', "not supported between"),
+        ("optimiser = 'adam'", "optimiser must be one of adamw, sgd, got 'adam'"),
+        ("frozen_stages = 9", "frozen_stages must be 0..6"),
+        ("average = 1.0", "average must be in 0..1"),
+        ("steps = ", "not a TOML recipe"),
+    ],
+)
+def test_what_makes_no_sense_is_named(tmp_path, text, message):
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        Recipe.read(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"no recipe at .*r\.toml"):
+        Recipe.read(tmp_path / "r.toml")
