@@ -23,6 +23,7 @@ from detector.models import DEFAULT_MODEL
 from detector.types import OutputError, TellframeError, UsageError
 from pipelines.exits import EXIT_INTERRUPTED, FailOn, complain
 from pipelines.lines import abandon
+from pipelines.training import cli as training
 
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
@@ -245,6 +246,10 @@ def doctor() -> int:
     from pipelines.doctor import doctor_command
 
     return doctor_command()
+
+
+for _command in (training.prepare, training.train, training.evaluate, training.calibrate, training.export):
+    app.command()(_exits(_command))
 
 
 def _size_wh(text: str) -> tuple[int, int]:

@@ -10,10 +10,12 @@ import typer.main
 from detector.types import Label, Reason
 from tellframe import app
 from tests.commands import ROOT, run
+from tests.pipelines.evaluation.made import make_evaluation
 
 RESULTS = ROOT / "docs" / "results.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "assets" / "README.md"])
 CLIP = "assets/samples/fake.mp4"
+PARTS = ("overall", "methods[]", "sources[]", "tiers[]", "robustness[]")  # of an evaluation
 
 
 def documented(heading):
@@ -39,11 +41,23 @@ def with_parents(paths):
     return {".".join(parts[: n + 1]) for parts in (path.split(".") for path in paths) for n in range(len(parts))}
 
 
+STARS = {  # what they stand for, the longest first
+    "latency_ms.*": [f"latency_ms.{stage}" for stage in ("find", "crop", "score", "total")],
+    "*.*": [f"{part}.{level}" for part in PARTS for level in ("video", "frame", "image")],
+    "*": PARTS,
+}
+
+
+def spelt_out(key):
+    """The keys that a key with stars stands for."""
+    for star, meanings in STARS.items():
+        if key.startswith(star):
+            return {key.replace(star, meaning, 1) for meaning in meanings}
+    return {key}
+
+
 def assert_documented(written, heading):
-    table = documented(heading)
-    stages = {"latency_ms.find", "latency_ms.crop", "latency_ms.score", "latency_ms.total"}
-    table |= {key.replace("latency_ms.*", stage) for key in table for stage in stages if "*" in key}
-    table = {key for key in table if "*" not in key}
+    table = set.union(*map(spelt_out, documented(heading)))
     assert written - with_parents(table) == set(), "written, but not in docs/results.md"
     assert table - written == set(), "in docs/results.md, but not written"
 
@@ -74,6 +88,10 @@ def test_the_columns_of_the_csv_are_documented(written):
 def test_the_keys_of_a_benchmark_are_documented(tmp_path):
     said = run("tellframe bench --frames 20 --warm-up 0 --json -", tmp_path).stdout
     assert_documented(keys(json.loads(said)), "Benchmark:")
+
+
+def test_the_keys_of_an_evaluation_are_documented():
+    assert_documented(keys(json.loads(make_evaluation().to_json())), "Evaluation:")
 
 
 def test_the_keys_of_the_models_are_documented(tmp_path):
