@@ -7,8 +7,6 @@ finds faces within about two metres; the *full-range* one takes about twice as l
 from __future__ import annotations
 
 import os
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ import cv2
 import numpy as np
 
 from detector.geometry import iou
+from detector.silence import silent_stderr
 from detector.types import NS_PER_MS, Faces, Float32Array, Frame, ModelError, UInt8Array
 
 
@@ -40,7 +39,6 @@ class _BoxShape:
 
 
 _METRICS_HOST = "play.googleapis.com"
-_stderr_lock = threading.Lock()
 
 
 class Range(Enum):
@@ -129,7 +127,7 @@ class _FaceModel:
         with _model_file(which, folder) as path:
             # Bytes, not a path: MediaPipe fails on paths that its C++ side cannot decode.
             content = _content(path)
-        with _silent_stderr():
+        with silent_stderr():
             options = vision.FaceDetectorOptions(
                 base_options=BaseOptions(model_asset_buffer=content),
                 min_detection_confidence=min_confidence,
@@ -156,7 +154,7 @@ class _FaceModel:
 
     def close(self) -> None:
         """Releases the model; left to the garbage collector at exit, MediaPipe raises."""
-        with _silent_stderr():
+        with silent_stderr():
             self._detector.close()
 
 
@@ -213,22 +211,3 @@ def _keep_metrics_here() -> None:
         kept = [host for host in hosts if host and host != "*" and not _METRICS_HOST.endswith(host.lstrip("."))]
         if name in os.environ:
             os.environ[name] = ",".join(kept)
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere: MediaPipe's C++ logs there whatever its log level says."""
-    if sys.stderr is None:  # a process that was started without one
-        yield
-        return
-    with _stderr_lock:  # two at once would leave it nowhere for good
-        sys.stderr.flush()
-        saved = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)

@@ -13,6 +13,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
+from detector.silence import silent_stderr
 from detector.types import Float32Array, ModelError, UInt8Array
 
 POINTS = 468
@@ -80,10 +81,11 @@ def _interpreter(folder: Path | None) -> Any:
     with as_file(folder / _FILE if folder else files("assets") / "models" / "face" / _FILE) as path:
         try:
             content = path.read_bytes()
-            mesh = Interpreter(model_content=content, num_threads=1)
+            with silent_stderr():
+                mesh = Interpreter(model_content=content, num_threads=1)
+                mesh.allocate_tensors()
         except FileNotFoundError:
             raise ModelError(f"{path}: the face model is not there; reinstall tellframe") from None
         except (OSError, ValueError) as error:
             raise ModelError(f"{path}: the face model is damaged ({error}); reinstall tellframe") from None
-    mesh.allocate_tensors()
     return mesh
