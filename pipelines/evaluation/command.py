@@ -12,16 +12,18 @@ from pathlib import Path
 from detector.card import ModelCard
 from detector.engine import Model
 from detector.faces import MediaPipeFaces
-from detector.models import find
+from detector.models import StoredModel, find
 from detector.scorer import OnnxScorer
 from detector.training.layouts import Found, Layout, Medium, discover
 from detector.training.metrics import DRAWS
 from detector.training.perturb import PERTURBATIONS, TIERS
 from detector.types import NothingToAnalyseError, UsageError
 from pipelines.atomic import is_special, refuse_input, writable
+from pipelines.carded import can_note, note
 from pipelines.evaluation.figures import by_method, by_source, lacking, part
 from pipelines.evaluation.results import UNCHANGED, Evaluation, Part, PerturbedPart, Settings, TierPart
 from pipelines.evaluation.run import ROBUSTNESS_FRAMES, ROBUSTNESS_STRIDE, Findings, Options, run_all
+from pipelines.evaluation.summary import summary
 from pipelines.evaluation.words import terminal_table
 from pipelines.lines import open_lines
 from pipelines.memory import share_one_heap
@@ -49,6 +51,7 @@ class Plan:
         robustness: whether to measure perturbed media.
         max_frames: of a clip; None for all.
         threads: of the scorer.
+        on_card: heading under which the main figures go onto the model's card; None leaves the card alone.
     """
 
     model: str
@@ -61,6 +64,7 @@ class Plan:
     robustness: bool
     max_frames: int | None
     threads: int
+    on_card: str | None = None
 
 
 def evaluate_command(plan: Plan) -> None:
@@ -73,13 +77,32 @@ def evaluate_command(plan: Plan) -> None:
     page = _page_maker() if plan.html is not None else None
     found = gather(plan.data, plan.layout)
     _check_outputs(plan, found.media)
+    stored = _stored(plan)
     evaluation = evaluate(plan, found, options)
     if plan.json is not None:
         _write(plan.json, evaluation.to_json())
     if plan.html is not None and page is not None:
         _write(plan.html, page(evaluation))
+    if stored is not None and plan.on_card is not None:
+        note(stored, plan.on_card, summary(evaluation))
     if plan.json != "-":
         print(terminal_table(evaluation))  # noqa: T201
+
+
+def _stored(plan: Plan) -> StoredModel | None:
+    """The model whose card takes a note; None when none is to.
+
+    Raises:
+        UsageError: a checkpoint has no card, or there is no heading.
+        OutputError: the card cannot be written.
+    """
+    if plan.on_card is None:
+        return None
+    if plan.model.endswith(CHECKPOINT):
+        raise UsageError(f"--on-card needs a model with a card; {plan.model} is a checkpoint: export it first")
+    stored = find(plan.model)
+    can_note(stored, plan.on_card)
+    return stored
 
 
 def gather(data: Sequence[str], layout: str) -> Found:

@@ -14,16 +14,16 @@ import numpy as np
 import onnx
 
 from compression.export import save, scale_logit
-from detector.card import ModelCard, checksum
+from detector.card import checksum
 from detector.engine import Model
 from detector.faces import MediaPipeFaces
-from detector.models import find
+from detector.models import StoredModel, find
 from detector.scorer import OnnxScorer
 from detector.training.calibration import Calibration, Rule, Scores, calibrate
 from detector.training.layouts import Kind
 from detector.training.perturb import TIERS
 from detector.types import InputError, UsageError
-from pipelines.atomic import atomic_writer
+from pipelines.carded import write_card
 from pipelines.evaluation.command import gather, watching
 from pipelines.evaluation.results import NO_FACE_P, Clip
 from pipelines.evaluation.run import Options, run_all
@@ -77,7 +77,7 @@ def calibrate_command(plan: Plan) -> None:
     for reason, names in findings.failures.items():
         print(f"{reason}: {', '.join(names)}")  # noqa: T201
     if not plan.dry:
-        _write(stored.path, stored.card, found, plan)
+        _write(stored, found, plan)
 
 
 def _scores(clips: Sequence[Clip], *, fake: bool) -> Scores:
@@ -85,8 +85,9 @@ def _scores(clips: Sequence[Clip], *, fake: bool) -> Scores:
     return np.array([NO_FACE_P if c.p_fake is None else c.p_fake for c in clips if c.fake is fake], np.float64)
 
 
-def _write(path: Path, card: ModelCard, found: Calibration, plan: Plan) -> None:
+def _write(stored: StoredModel, found: Calibration, plan: Plan) -> None:
     """The model with its new temperature, then the card that speaks of it."""
+    path, card = stored.path, stored.card
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's own
@@ -107,8 +108,7 @@ def _write(path: Path, card: ModelCard, found: Calibration, plan: Plan) -> None:
         thresholds=found.thresholds,
         measured={**card.measured, "calibration": note},
     )
-    with atomic_writer(path.with_suffix(".json")) as file:
-        file.write(new.to_json())
+    write_card(stored, new)
 
 
 def _rounded(value: object) -> object:

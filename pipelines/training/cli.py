@@ -90,12 +90,15 @@ def evaluate(
     tiers: Annotated[bool, typer.Option(help="Also after two rounds of shrinking and compression.")] = True,
     robustness: Annotated[bool, typer.Option(help="Also under ten perturbations at five levels; takes long.")] = False,
     threads: Threads = 1,
+    on_card: Annotated[str | None, typer.Option(help="Put the main figures on the model's card, under this.")] = None,
 ) -> None:
     """Measure a model on labelled media, through the whole pipeline."""
     with needs_the_extra():
         from pipelines.evaluation.command import Plan, evaluate_command
 
-        evaluate_command(Plan(model, tuple(data), layout, json, html, stride, tiers, robustness, max_frames, threads))
+        evaluate_command(
+            Plan(model, tuple(data), layout, json, html, stride, tiers, robustness, max_frames, threads, on_card)
+        )
 
 
 def calibrate(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from compression.export import P_FAKE, export_core, finish, halve, save, verify
 from detector.card import ModelCard, Thresholds, checksum
+from detector.models import StoredModel
 from detector.training.backbone import load_checkpoint
 from detector.types import UsageError
-from pipelines.atomic import atomic_writer, refuse_input, writable
+from pipelines.atomic import refuse_input, writable
+from pipelines.carded import write_card
 
 UNCALIBRATED = Thresholds(0.5, 0.5)
 
@@ -68,7 +70,6 @@ def export_command(plan: Plan) -> None:
         origin=f"tellframe export {Path(plan.checkpoint).name} (SHA-256 {checksum(Path(plan.checkpoint))}), "
         f"onnxruntime {version('onnxruntime')}",
     )
-    with atomic_writer(out.with_suffix(".json")) as file:
-        file.write(card.to_json())
+    write_card(StoredModel(card, out), card)
     print(f"{out}: {card.bytes / 1e6:.2f} MB, p(fake) within {difference.p_fake:.1e} of torch")  # noqa: T201
     print("its thresholds are 0.5 until `tellframe calibrate` sets them")  # noqa: T201

@@ -46,7 +46,7 @@ def way(tmp_path_factory):
     # Two real clips promise little: that half of them pass.
     rule = ("--real-passes", 0.5, "--fake-caught", 0.5)
     do("calibrate", "--model", "model.onnx", "--data", "data", "--stride", 4, *rule)
-    files = ("--json", "evaluation.json", "--html", "evaluation.html")
+    files = ("--json", "evaluation.json", "--html", "evaluation.html", "--on-card", "three clips")
     do("evaluate", "--data", "data", "--model", "model.onnx", "--stride", 4, "--no-tiers", *files)
     return folder, said, before
 
@@ -93,9 +93,12 @@ def test_a_dry_run_changes_nothing(way):
     assert before == ((folder / "model.onnx").read_bytes(), (folder / "model.json").read_bytes())
 
 
-def test_evaluation_writes_figures_and_a_page(way):
+def test_evaluation_writes_figures_and_a_page_and_a_note_on_the_card(way):
     folder, _, _ = way
     figures = json.loads((folder / "evaluation.json").read_text())
+    noted = find(folder / "model.onnx").card.measured["three clips"]["clips"]
+    assert (noted["reals"], noted["fakes"]) == (2, 1)
+    assert noted["auc"] == round(figures["overall"]["video"]["auc"], 3)
     assert figures["schema"] == "tellframe.evaluation/1"
     assert {clip["name"] for clip in figures["clips"]} == {"real/real.mp4", "real/two_faces.mp4", "fake/fake.mp4"}
     assert (folder / "evaluation.html").read_text().startswith("<!doctype html>")
@@ -115,6 +118,7 @@ def test_evaluation_writes_figures_and_a_page(way):
         (("calibrate", "--model", "a_name", "--data", "."), 2, "give the path of an .onnx file"),
         (("calibrate", "--model", "none.onnx", "--data", "."), 5, "no model at none.onnx"),
         (("evaluate", "--data", "nowhere"), 3, "nowhere"),
+        (("bench", "--on-card", " "), 2, "needs a heading"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, code, message, tmp_path):

@@ -260,7 +260,7 @@ def test_a_tier_limits_the_longer_side_and_never_enlarges(tier, size_wh, out_wh)
 @pytest.mark.parametrize(("tier", "side", "quality"), [("768 px q60", 768, 60), ("512 px q40", 512, 40)])
 @pytest.mark.parametrize("size_wh", [(1001, 563), (200, 300)])
 def test_a_tier_is_area_averaging_and_then_jpeg_of_the_picture_in_bgr(tier, side, quality, size_wh):
-    """To the bit as thresholds were measured from BGR frames so far (tests/bench/real_tiers.py)."""
+    """To the bit, whichever order of channels a caller has."""
     bgr = np.ascontiguousarray(scene(1, size_wh)[0][..., ::-1])
     scale = side / max(size_wh)
     small = bgr if scale >= 1 else cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
