@@ -24,11 +24,10 @@ from compression.quantize import correct_biases, float_convolutions, largest_wei
 from detector.card import ModelCard, checksum
 from detector.crop import crop_faces
 from detector.faces import MediaPipeFaces
-from detector.models import StoredModel
 from detector.training.backbone import load_checkpoint
 from detector.training.scorer import RUN_TIME_MARGIN
 from detector.types import Float32Array, Frame, UInt8Array
-from pipelines.carded import write_card
+from pipelines.atomic import atomic_writer
 from pipelines.training.export import UNCALIBRATED
 
 PICTURES = {".jpg", ".jpeg", ".png"}
@@ -36,7 +35,7 @@ CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".webm"}
 MARGIN = RUN_TIME_MARGIN
 
 TRAINED_ON = (
-    "real faces, and fakes made from them on the fly (docs/training.md): self-blends, swaps, reenactment, reconstruction",
+    "real faces, and fakes made from them (docs/training.md): self-blends, swaps, reenactment, reconstruction",
     "stage 1, self-blends only: 8.8 k faces of Labeled Faces in the Wild (research use), 0.6 k of FFHQ "
     "(non-commercial terms), 1.6 k other real faces (research data, licences mixed or not stated)",
     "stage 2: 3.9 k faces of Labeled Faces in the Wild, 0.5 k of FFHQ, 0.3 k photographs of celebrities (no licence "
@@ -132,7 +131,8 @@ def _write_card(
         f"onnxruntime {onnxruntime.__version__}",
         policy=policy,
     )
-    write_card(StoredModel(card, file), card)
+    with atomic_writer(file.with_suffix(".json")) as text:
+        text.write(card.to_json())
     print(f"{file}: {card.bytes / 1e6:.2f} MB, {measured}")
 
 

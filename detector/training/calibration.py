@@ -1,7 +1,7 @@
 """From scores to words that keep a promise: a temperature, and two thresholds. Pure.
 
 Temperature: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. Thresholds: quantiles of what the whole
-pipeline says of real and fake clips, in the worst of the quality tiers, so that UNSURE takes what is in doubt.
+pipeline says of real clips, in the worst of the quality tiers, and of fakes as they are; UNSURE takes what is in doubt.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rule:
 
     Attributes:
         real_passes: at least this share of real clips is not called FAKE, in every tier.
-        fake_caught: at most ``1 - fake_caught`` of the fakes are called REAL; the rest may be UNSURE.
+        fake_caught: at most ``1 - fake_caught`` of the fakes, as they are, are called REAL; the rest may be UNSURE.
     """
 
     real_passes: float = 0.95
@@ -66,10 +66,34 @@ class Calibration:
     fake_clips: int
 
 
-def calibrate(real: Mapping[str, Scores], fake: Scores, rule: Rule, as_it_is: str) -> Calibration:
-    """Temperature and thresholds from clips that training never saw.
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A temperature, and the mean log-loss of the clips' labels without and with it, nats."""
+
+    temperature: float
+    log_loss_before: float
+    log_loss_after: float
+
+
+def clip_temperature(real: Scores, fake: Scores) -> Fit:
+    """The temperature for p(fake) of real clips, float64 (n,), and of fakes, float64 (m,), as they are.
+
+    Raises:
+        UsageError: a class is empty.
+    """
+    if not len(real) or not len(fake):
+        raise UsageError(f"calibration needs real clips and fakes, got {len(real)} and {len(fake)}")
+    logits = np.concatenate([log_odds(real), log_odds(fake)])
+    labels = np.repeat([0.0, 1.0], [len(real), len(fake)])
+    temperature = fit_temperature(logits, labels)
+    return Fit(temperature, log_loss(logits, labels), log_loss(logits / temperature, labels))
+
+
+def calibrate(fit: Fit, real: Mapping[str, Scores], fake: Scores, rule: Rule, as_it_is: str) -> Calibration:
+    """Thresholds from clips that training never saw, scored by the model with its temperature.
 
     Args:
+        fit: that temperature.
         real: p(fake) of real clips, float64 (n,) in 0..1, by tier.
         fake: p(fake) of fakes as they are, float64 (m,) in 0..1.
         rule: what is promised.
@@ -78,31 +102,32 @@ def calibrate(real: Mapping[str, Scores], fake: Scores, rule: Rule, as_it_is: st
     Raises:
         UsageError: a class is empty, or too small to promise anything of.
     """
-    needed = math.ceil(1 / max(1 - rule.real_passes, 1e-9)) if rule.real_passes < 1 else 1
-    if min(map(len, real.values())) < needed or not len(fake):
+    smallest = min(map(len, real.values()), default=0)
+    needed = needed_for(rule.real_passes)
+    if smallest < needed or not len(fake):
         raise UsageError(
             f"calibration needs {needed} real clips to promise that {rule.real_passes:.0%} pass, and fakes; "
-            f"got {min(map(len, real.values()))} and {len(fake)}"
+            f"got {smallest} and {len(fake)}"
         )
-    logits = np.concatenate([log_odds(real[as_it_is]), log_odds(fake)])
-    labels = np.repeat([0.0, 1.0], [len(real[as_it_is]), len(fake)])
-    temperature = fit_temperature(logits, labels)
-    scaled_real = {tier: scaled(scores, temperature) for tier, scores in real.items()}
-    scaled_fake = scaled(fake, temperature)
-    thresholds = choose_thresholds(scaled_real, scaled_fake, rule)
-    everyone = np.concatenate([scaled_real[as_it_is], scaled_fake])
+    thresholds = choose_thresholds(real, fake, rule)
+    everyone = np.concatenate([real[as_it_is], fake])
     between = (everyone >= thresholds.real_below) & (everyone <= thresholds.fake_above)
     return Calibration(
-        temperature=temperature,
+        temperature=fit.temperature,
         thresholds=thresholds,
-        log_loss_before=log_loss(logits, labels),
-        log_loss_after=log_loss(logits / temperature, labels),
-        real_called_fake={tier: float((s > thresholds.fake_above).mean()) for tier, s in scaled_real.items()},
-        fake_called_real=float((scaled_fake < thresholds.real_below).mean()),
+        log_loss_before=fit.log_loss_before,
+        log_loss_after=fit.log_loss_after,
+        real_called_fake={tier: float((scores > thresholds.fake_above).mean()) for tier, scores in real.items()},
+        fake_called_real=float((fake < thresholds.real_below).mean()),
         unsure=float(between.mean()),
         real_clips=len(real[as_it_is]),
         fake_clips=len(fake),
     )
+
+
+def needed_for(share: float) -> int:
+    """How many clips it takes for one failure to be no more than ``1 - share`` of them; 1 when none may fail."""
+    return 1 if share >= 1 else math.ceil(1 / (1 - share) - 1e-9)
 
 
 def choose_thresholds(real: Mapping[str, Scores], fake: Scores, rule: Rule) -> Thresholds:
@@ -151,8 +176,3 @@ def log_odds(p: Scores) -> Scores:
     """The logit of probabilities, clipped as where clips are judged."""
     inside = p.clip(_EDGE, 1 - _EDGE)
     return np.asarray(np.log(inside / (1 - inside)), np.float64)
-
-
-def scaled(p: Scores, temperature: float) -> Scores:
-    """Probabilities after division of their logits by ``temperature``."""
-    return np.asarray(1 / (1 + np.exp(-log_odds(p) / temperature)), np.float64)

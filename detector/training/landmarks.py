@@ -49,7 +49,7 @@ class FaceMesh:
             xyxy: float32 (4,), about the face.
         """
         points, _ = self._look(rgb, xyxy[:2], xyxy[2:], roll=0.0)
-        return self._look(rgb, points.min(axis=0), points.max(axis=0), _roll(points))
+        return self._look(rgb, points.min(axis=0), points.max(axis=0), roll_of(points))
 
     def _look(self, rgb: UInt8Array, low: Float32Array, high: Float32Array, roll: float) -> tuple[Float32Array, float]:
         """One pass over the square around ``low``..``high``, turned by ``roll`` radians."""
@@ -66,7 +66,7 @@ class FaceMesh:
         return cast(Float32Array, points.astype(np.float32)), float(1 / (1 + np.exp(-logit)))
 
 
-def _roll(points: Float32Array) -> float:
+def roll_of(points: Float32Array) -> float:
     """The angle of the line between the eyes, radians; 0 when they are level."""
     right, left = points[list(_RIGHT_EYE)].mean(axis=0), points[list(_LEFT_EYE)].mean(axis=0)
     return float(np.arctan2(left[1] - right[1], left[0] - right[0]))

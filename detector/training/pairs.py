@@ -7,7 +7,7 @@ with exactly the pairs that it had not yet seen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 
 from detector.crop import crop_faces
+from detector.training.landmarks import POINTS, roll_of
 from detector.training.processing import Processing
 from detector.training.pseudofakes import FROM_ONE_FACE, swap
-from detector.training.samples import FaceSample, SampleStore
+from detector.training.samples import CONTEXT, FaceSample, SampleStore
 from detector.types import Float32Array, NothingToAnalyseError, TellframeError, UInt8Array, UsageError
 
 KINDS = (*FROM_ONE_FACE, "swap", "given")
@@ -38,8 +39,7 @@ class Mix:
         kinds: weight of each way to a fake (:data:`KINDS`); missing ones are not used.
         sources: weight of each source of real faces; a source that is not named weighs as many as its samples.
         fake_donors: the share of swaps whose donor is one of the fakes in the shards (generated faces, say), 0..1.
-        processing: largest strength of camera and platform, 0..1; each pair draws its own between 0 and it: fine traces
-            are learnt on pictures that still have them.
+        processing: strength of camera and platform, 0..1.
     """
 
     size: int = 256
@@ -58,8 +58,18 @@ class Mix:
             raise UsageError(f"no kind of fake is called {', '.join(sorted(unknown))}; there are: {', '.join(KINDS)}")
         if not sum(self.kinds.values()) > 0 or min(self.kinds.values()) < 0:
             raise UsageError(f"the weights of the kinds of fakes must not be negative, nor all 0, got {self.kinds}")
-        if not 1.0 <= self.margin[0] <= self.margin[1]:
-            raise UsageError(f"margin must be a range from 1 up, got {self.margin}")
+        widest = CONTEXT / 2 - self.shift  # further out a sample holds nothing
+        if len(self.margin) != 2 or not 1.0 <= self.margin[0] <= self.margin[1] <= 2 * widest:
+            raise UsageError(
+                f"margin must be a range from 1 up, to {2 * widest:g} with a shift of {self.shift:g}, got {self.margin}"
+            )
+        for name, value, high in (("shift", self.shift, 0.4), ("fake_donors", self.fake_donors, 1.0)):
+            if not 0.0 <= value <= high:
+                raise UsageError(f"{name} must be in 0..{high:g}, got {value}")
+        if not 0.0 <= self.processing <= 1.0:
+            raise UsageError(f"processing must be in 0..1, got {self.processing}")
+        if not 32 <= self.size <= 1024:
+            raise UsageError(f"size must be in 32..1024 px, got {self.size}")
 
 
 class Pair(NamedTuple):
@@ -91,9 +101,13 @@ class PairMaker:
             raise NothingToAnalyseError("the shards hold no real face; pseudo-fakes are made from real faces")
         self._odds = _source_odds([store.origins[i].source for i in self._real], mix.sources)
         self._kinds = [k for k in mix.kinds if mix.kinds[k] > 0 and (k != "given" or len(self._given))]
+        if len({origin.identities for origin in store.origins}) < 2 and "swap" in self._kinds:
+            self._kinds.remove("swap")  # it takes two people
+        if not self._kinds:
+            raise UsageError(f"the shards hold nothing that {', '.join(mix.kinds)} can be made of; name other kinds")
         weights = np.array([mix.kinds[kind] for kind in self._kinds])
         self._kind_odds = weights / weights.sum()
-        self._shapes = np.stack([_shape(store.points(int(i))) for i in self._real]) if "swap" in self._kinds else None
+        self._shapes = np.stack([self._shape_of(int(i)) for i in self._real]) if "swap" in self._kinds else None
         self._given_by: dict[str, list[int]] = {}
         for i in self._given:
             for person in store.origins[i].identities:
@@ -101,6 +115,13 @@ class PairMaker:
 
     def __len__(self) -> int:
         return self._length
+
+    def _shape_of(self, index: int) -> Float32Array:
+        """See :func:`_shape`; of a damaged sample, which is told when it is drawn, a shape like no other."""
+        try:
+            return _shape(self._store.points(index))
+        except TellframeError:
+            return np.full((len(range(0, POINTS, 9)), 2), 1e3, np.float32)
 
     def __getitem__(self, number: int) -> Pair:
         """Pair ``number``. A damaged sample is replaced by another, and named in ``failed``."""
@@ -131,7 +152,7 @@ class PairMaker:
         else:
             real, fake = FROM_ONE_FACE[kind](window.rgb, window.points, rng)
             fake_xyxy = window.xyxy
-        way = Processing.draw(rng, self._mix.processing * float(rng.random()))
+        way = Processing.draw(rng, self._mix.processing)
         return np.concatenate([view.crop(way.apply(real), window.xyxy), view.crop(way.apply(fake), fake_xyxy)])
 
     def _donor(self, index: int, rng: np.random.Generator) -> int:
@@ -141,11 +162,15 @@ class PairMaker:
             return int(rng.choice(self._given))
         ours = set(self._store.origins[self._real[index]].identities)
         candidates = rng.choice(len(self._real), _CANDIDATES, p=self._odds)
-        others = [i for i in candidates if ours.isdisjoint(self._store.origins[self._real[i]].identities)]
+        others = self._others(candidates, ours) or self._others(range(len(self._real)), ours)
         if not others:
-            raise NothingToAnalyseError("swaps need faces of at least two people")
+            return int(rng.choice(self._given)) if len(self._given) else int(self._real[index])
         distance = ((self._shapes[others] - self._shapes[index]) ** 2).sum(axis=(1, 2))  # (k,)
         return int(self._real[others[int(distance.argmin())]])
+
+    def _others(self, candidates: Iterable[int], people: set[str]) -> list[int]:
+        """Those of ``candidates`` (among the real ones) who are none of ``people``."""
+        return [i for i in candidates if people.isdisjoint(self._store.origins[self._real[i]].identities)]
 
     def _given_for(self, sample: FaceSample, rng: np.random.Generator) -> int:
         """A fake of the same person where there is one, else any."""
@@ -166,16 +191,19 @@ def _source_odds(sources: Sequence[str], weights: Mapping[str, float]) -> Float3
             f"no real faces come from {', '.join(sorted(unknown))}; there are: {', '.join(sorted(counts))}"
         )
     total = {name: weights.get(name, float(count)) for name, count in counts.items()}
+    if not sum(total.values()) > 0 or min(total.values()) < 0:
+        raise UsageError(f"the weights of the sources must not be negative, nor all 0, got {dict(weights)}")
     odds = np.array([total[name] / counts[name] for name in sources], np.float64)
     return cast(Float32Array, odds / odds.sum())
 
 
 def _shape(points: Float32Array) -> Float32Array:
     """A face mesh without place, size and roll, for comparing shapes: every ninth point, float32 (52, 2)."""
-    few = points[::9]
+    roll = roll_of(points)
+    turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]], np.float32)
+    few = points[::9] @ turn
     centred = few - few.mean(axis=0)
-    upright = np.float32(1) * centred / np.sqrt((centred**2).sum())
-    return cast(Float32Array, upright)
+    return cast(Float32Array, centred / np.sqrt((centred**2).sum()))
 
 
 class _Window(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -55,6 +56,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for ok, complaint in (
+            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
             (self.steps >= 1, f"steps must be at least 1, got {self.steps}"),
             (self.pairs >= 1, f"pairs must be at least 1, got {self.pairs}"),
             (self.optimiser in OPTIMISERS, f"optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}"),
@@ -93,13 +95,13 @@ class Recipe:
         mix = given.pop("mix", {})
         if not isinstance(mix, dict):
             raise UsageError(f"{name}: mix must be a table, got {mix!r}")
-        _check_keys(given, cls, name)
-        _check_keys(mix, Mix, f"{name}: mix")
-        if isinstance(mix.get("margin"), list):
+        _check(given, cls, name)
+        _check(mix, Mix, f"{name}: mix")
+        if "margin" in mix:
             mix = mix | {"margin": tuple(mix["margin"])}
         try:
             return cls(**given, mix=Mix(**mix))
-        except TypeError as error:  # a text where a number belongs
+        except UsageError as error:
             raise UsageError(f"{name}: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
@@ -109,8 +111,27 @@ class Recipe:
         return data
 
 
-def _check_keys(data: Mapping[str, Any], kind: type, name: str) -> None:
-    known = [f.name for f in fields(kind)]
-    unknown = sorted(set(data) - set(known) - {"mix"})
+def _check(data: Mapping[str, Any], kind: type, name: str) -> None:
+    """Refuses keys that ``kind`` has not, and values of another type than its default's."""
+    known = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(data) - set(known))
     if unknown:
         raise UsageError(f"{name}: unknown key {', '.join(unknown)}; there are: {', '.join(known)}")
+    defaults = kind()
+    for key, value in data.items():
+        wanted = getattr(defaults, key)
+        if not _fits(value, wanted):
+            raise UsageError(f"{name}: {key} must be {_NAMES[type(wanted)]}, got {value!r}")
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a text", tuple: "two numbers", dict: "a table of numbers"}
+
+
+def _fits(value: object, wanted: object) -> bool:
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(_fits(each, 0.0) for each in value.values())
+    if isinstance(wanted, tuple):
+        return isinstance(value, list) and len(value) == len(wanted) and all(_fits(each, 0.0) for each in value)
+    if isinstance(wanted, float):
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(wanted)

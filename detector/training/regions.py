@@ -77,7 +77,9 @@ def field(points: Float32Array, moves: Float32Array, shape_hw: tuple[int, int], 
         reach: standard deviation of the weights, px.
     """
     height, width = shape_hw
-    y, x = np.meshgrid(np.linspace(0, height - 1, _GRID), np.linspace(0, width - 1, _GRID), indexing="ij")
+    # Where cv2.resize takes the values of a small picture to lie in the large one.
+    rows, columns = ((np.arange(_GRID) + 0.5) * side / _GRID - 0.5 for side in (height, width))
+    y, x = np.meshgrid(rows, columns, indexing="ij")
     places = np.stack([x, y], axis=-1).reshape(-1, 1, 2).astype(np.float32)  # (g, 1, 2)
     square = ((places - points) ** 2).sum(axis=2)  # (g, n)
     weights = np.exp(-square / (2 * reach**2))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from detector.training.pairs import KINDS
 from detector.training.validation import Score
+from detector.types import OutputError
 
 _MEASURED = ("loss", "accuracy", "accuracy_real", *(f"accuracy_{kind}" for kind in KINDS), "gradient_norm")
 
@@ -21,16 +23,18 @@ class RunLog:
         folder: gets ``recipe.json``, ``log.csv``, ``validation.csv`` and ``log.png``.
         recipe: as plain values.
         sets: names of the validation sets.
-        goes_on: appends to the log of an earlier run instead of beginning a new one.
+        step: the run goes on after this one: later rows, of steps that will be done again, are dropped.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
 
-    def __init__(self, folder: Path, recipe: Mapping[str, Any], sets: Sequence[str], *, goes_on: bool) -> None:
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], sets: Sequence[str], *, step: int) -> None:
         self._folder, self._sets = folder, list(sets)
         self._gathered: dict[str, list[float]] = {}
         self._last: dict[str, float] = {}
-        if not goes_on:
-            self._append("log.csv", ["step", "learning_rate", "seconds", *_MEASURED], new=True)
-            self._append("validation.csv", ["step", "set", "auc", "real_mean", "fake_mean"], new=True)
+        self._begin("log.csv", ["step", "learning_rate", "seconds", *_MEASURED], step)
+        self._begin("validation.csv", ["step", "set", "auc", "real_mean", "fake_mean"], step)
         (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
     def add(self, measured: Mapping[str, float]) -> None:
@@ -82,9 +86,28 @@ class RunLog:
         figure.savefig(self._folder / "log.png", dpi=110)
         plt.close(figure)
 
-    def _append(self, name: str, row: Sequence[object], *, new: bool = False) -> None:
-        with (self._folder / name).open("w" if new else "a", encoding="utf-8", newline="") as file:
+    def _begin(self, name: str, columns: Sequence[str], step: int) -> None:
+        """A file with its header, and the rows of an earlier run up to ``step``."""
+        path = self._folder / name
+        rows = _read(path) if step and path.exists() else []
+        with _writing(path), path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(row for row in rows if int(row["step"]) <= step)
+
+    def _append(self, name: str, row: Sequence[object]) -> None:
+        path = self._folder / name
+        with _writing(path), path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow(row)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Says which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from detector.training.landmarks import POINTS
-from detector.types import Float32Array, InputError, NothingToAnalyseError, UInt8Array
+from detector.types import Float32Array, InputError, NothingToAnalyseError, OutputError, UInt8Array
 
 CONTEXT = 1.9
 """Side of a stored region over the longer side of the face: room for any crop margin and shift of training."""
@@ -96,7 +97,11 @@ def cut_region(bgr: UInt8Array, xyxy: Float32Array) -> tuple[UInt8Array, Float32
 
 
 def write_shard(path: Path, samples: Iterable[FaceSample]) -> int:
-    """Writes ``samples`` to the tar at ``path``, whole or not at all; how many there were."""
+    """Writes ``samples`` to the tar at ``path``, whole or not at all; how many there were.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
@@ -111,9 +116,10 @@ def write_shard(path: Path, samples: Iterable[FaceSample]) -> int:
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)
             Path(file.name).replace(path)
-        except BaseException:
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
             Path(file.name).unlink(missing_ok=True)
-            raise
     return count
 
 
@@ -123,7 +129,7 @@ def _encode(sample: FaceSample) -> tuple[bytes, bytes, bytes]:
     points = io.BytesIO()
     np.save(points, sample.points)
     facts = asdict(sample.origin) | {"xyxy": [float(side) for side in sample.xyxy]}
-    return png.tobytes(), points.getvalue(), json.dumps(facts, ensure_ascii=False).encode()
+    return png.tobytes(), points.getvalue(), json.dumps(facts).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,23 +182,38 @@ class SampleStore(Sequence[FaceSample]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        entry = self._entries[index]
-        with entry.shard.open("rb") as file:
-            png, points, facts = (os.pread(file.fileno(), size, offset) for offset, size in entry.spans)
-        bgr = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise InputError(f"{entry.shard}: sample {index} is damaged; run `tellframe prepare` again")
-        rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        return FaceSample(
-            rgb, np.array(json.loads(facts)["xyxy"], np.float32), np.load(io.BytesIO(points)), self.origins[index]
-        )
+        with self._reading(index):
+            png, points, facts = self._parts(index, 0, 1, 2)
+            bgr = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+            if bgr is None:
+                raise ValueError("not a picture")
+            rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            xyxy = np.array(json.loads(facts)["xyxy"], np.float32)
+            return FaceSample(cast(UInt8Array, rgb), xyxy, np.load(io.BytesIO(points)), self.origins[index])
 
     def points(self, index: int) -> Float32Array:
-        """The face mesh of one sample, without its picture: float32 (468, 2), px."""
+        """The face mesh of one sample, without its picture: float32 (468, 2), px.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        with self._reading(index):
+            return cast(Float32Array, np.load(io.BytesIO(self._parts(index, 1)[0])).reshape(POINTS, 2))
+
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[None]:
+        """Whatever is wrong with the bytes of a sample is one error that names its shard."""
+        try:
+            yield
+        except (OSError, ValueError, LookupError, TypeError, EOFError, cv2.error):
+            shard = self._entries[index].shard
+            raise InputError(f"{shard}: sample {index} is damaged; run `tellframe prepare` again") from None
+
+    def _parts(self, index: int, *which: int) -> list[bytes]:
+        """Parts of a sample as they are in its shard."""
         entry = self._entries[index]
-        offset, size = entry.spans[1]
         with entry.shard.open("rb") as file:
-            return cast(Float32Array, np.load(io.BytesIO(os.pread(file.fileno(), size, offset))))
+            return [os.pread(file.fileno(), entry.spans[i][1], entry.spans[i][0]) for i in which]
 
     def _index(self, shard: Path) -> None:
         """Takes in every whole sample of ``shard``."""
@@ -232,5 +253,10 @@ def _members(shard: Path) -> Iterator[tarfile.TarInfo]:
             if member.offset_data + member.size > size:
                 raise tarfile.ReadError(f"cut short inside {member.name}")
             yield member
-        if size < tar.offset + tarfile.BLOCKSIZE:  # a whole tar ends in blocks of zeros
-            raise tarfile.ReadError("cut short after a whole sample")
+        end = tar.offset
+    if size < end + tarfile.BLOCKSIZE:  # a whole tar ends in blocks of zeros
+        raise tarfile.ReadError("cut short after a whole sample")
+    with shard.open("rb") as file:
+        file.seek(end)
+        if any(file.read()):  # the tar reader takes a damaged header for the end
+            raise tarfile.ReadError("damaged after a whole sample")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -57,7 +59,8 @@ class Step:
         losses, logits = self._backward(features, fake)
         if self._recipe.sam_rho:
             climbed = _climb(self._rest, self._recipe.sam_rho)
-            self._backward(features, fake)
+            with _statistics_as_they_are(self._rest):
+                self._backward(features, fake)
             _descend(climbed)
         norm = self._accelerator.clip_grad_norm_(self._rest.parameters(), _LARGEST_GRADIENT)
         self._optimiser.step()
@@ -136,6 +139,18 @@ def _climb(module: nn.Module, rho: float) -> list[tuple[nn.Parameter, Tensor]]:
         for p in moved:
             p.add_(cast(Tensor, p.grad), alpha=float(rho / norm))
     return before
+
+
+@contextmanager
+def _statistics_as_they_are(module: nn.Module) -> Iterator[None]:
+    """Batch norms keep their running statistics: those of climbed weights are no part of the model."""
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _descend(before: list[tuple[nn.Parameter, Tensor]]) -> None:

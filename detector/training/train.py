@@ -6,15 +6,18 @@ are Accelerate's.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -28,10 +31,11 @@ from detector.training.samples import SampleStore
 from detector.training.scorer import RUN_TIME_MARGIN
 from detector.training.step import PREFIX_BATCH, Step, learning_rate
 from detector.training.validation import ValidationSet, mean_auc
-from detector.types import ModelError, UsageError
+from detector.types import ModelError, OutputError, UsageError
 
 LAST, BEST, FINAL = "last.pt", "best.pt", "final.pt"
 _LOG_EVERY = 10
+_PATIENCE = timedelta(hours=2)  # of the other processes, while the main one validates
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,13 @@ class Places:
 
 @dataclass(slots=True)
 class _State:
-    """All that changes while a run goes on."""
+    """All that changes while a run goes on; ``trained_on`` is a digest of its data."""
 
     backbone: EfficientNetLite
     average: AveragedModel
     optimiser: Optimizer
+    trained_on: str
+    processes: int
     step: int = 0
     best_auc: float = -1.0
     seconds: float = 0.0
@@ -72,24 +78,27 @@ def train(recipe: Recipe, places: Places, tell: Callable[[str], None] = print) -
     ``last.pt``, from which a run goes on; ``log.csv`` and ``log.png``.
 
     Raises:
-        UsageError: ``places.out`` holds a run of another recipe.
+        UsageError: ``places.out`` holds a run of another recipe, on other data or with more steps.
+        OutputError: ``places.out`` cannot be written.
         NothingToAnalyseError: the shards hold nothing to train on, or a validation set lacks a class.
         ModelError: the checkpoint to start from, or ``last.pt``, is missing or damaged.
     """
-    accelerator = Accelerator(mixed_precision=_precision(recipe), cpu=not torch.cuda.is_available())
+    patience = InitProcessGroupKwargs(timeout=_PATIENCE)
+    accelerator = Accelerator(
+        mixed_precision=_precision(recipe), cpu=not torch.cuda.is_available(), kwargs_handlers=[patience]
+    )
+    tell = tell if accelerator.is_main_process else _say_nothing
     torch.manual_seed(recipe.seed)
     if places.threads is not None:
         torch.set_num_threads(places.threads)
     store = SampleStore(*places.data)
     for damage in store.damaged:
         tell(f"damaged: {damage.shard}: {damage.reason}")
-    sets = [ValidationSet(folder, recipe.mix.size, RUN_TIME_MARGIN) for folder in places.validation]
-    state = _begin(recipe, places.out, accelerator)
-    log = RunLog(places.out, recipe.to_json(), [each.name for each in sets], goes_on=state.step > 0)
+    state = _begin(recipe, places.out, accelerator, _digest(store))
+    watch = _Watch.of(recipe, places, state, accelerator, tell)
     tell(
         f"{len(store)} samples; {recipe.steps} steps of {recipe.pairs} pairs on {accelerator.device}, from {state.step}"
     )
-    watch = _Watch(recipe, places.out, state, sets, log, accelerator.device, tell)
     step = Step(recipe, state.backbone, state.average, state.optimiser, accelerator)
     for pairs, kinds, failed in _batches(recipe, places, store, state, accelerator):
         began = time.monotonic()
@@ -99,33 +108,50 @@ def train(recipe: Recipe, places: Places, tell: Callable[[str], None] = print) -
         state.step += 1
         state.left_out += len(failed)
         state.seconds += time.monotonic() - began
-        if accelerator.is_main_process:
+        if not math.isfinite(measured["loss"]):
+            raise ModelError(
+                f"the loss of step {state.step} is {measured['loss']}; start again with a lower learning_rate"
+            )
+        if watch is not None:
             watch.look(measured)
         accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         _save_weights(state.average.module, places.out / FINAL)
-        best = f"; best validation AUC {state.best_auc:.4f} in {places.out / BEST}" if sets else ""
+        best = f"; best validation AUC {state.best_auc:.4f} in {places.out / BEST}" if places.validation else ""
         tell(f"done: {places.out / FINAL}{best}; damaged samples replaced: {state.left_out}")
 
 
 def _precision(recipe: Recipe) -> str:
     if recipe.precision == "auto":
-        return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        has_it = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has_it else "no"
     return "bf16" if recipe.precision == "bf16" else "no"
 
 
 # --------------------------------------------------------------------------------------------------- beginning
 
 
-def _begin(recipe: Recipe, out: Path, accelerator: Accelerator) -> _State:
+def _say_nothing(_: str) -> None:
+    """What the processes beside the main one tell."""
+
+
+def _digest(store: SampleStore) -> str:
+    """What identifies the samples and their order: pair numbers mean something only with the same ones."""
+    return hashlib.sha256(repr(store.origins).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _begin(recipe: Recipe, out: Path, accelerator: Accelerator, trained_on: str) -> _State:
     """A new run, or the one that ``out`` holds."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made: {error.strerror}; choose another --out") from None
     backbone = imagenet_backbone() if recipe.start == "imagenet" else load_checkpoint(Path(recipe.start))
     backbone = backbone.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for layer in [backbone.conv_stem, backbone.bn1, *list(backbone.blocks)[: recipe.frozen_stages]]:
         layer.requires_grad_(recipe.frozen_stages == 0)
     average = AveragedModel(backbone, multi_avg_fn=get_ema_multi_avg_fn(recipe.average), use_buffers=True)  # type: ignore[no-untyped-call]
-    state = _State(backbone, average, _optimiser(recipe, backbone))
+    state = _State(backbone, average, _optimiser(recipe, backbone), trained_on, accelerator.num_processes)
     if (out / LAST).exists():
         _restore(state, out / LAST, recipe)
     return state
@@ -208,6 +234,19 @@ class _Watch:
     device: torch.device
     tell: Callable[[str], None]
 
+    @classmethod
+    def of(
+        cls, recipe: Recipe, places: Places, state: _State, accelerator: Accelerator, tell: Callable[[str], None]
+    ) -> _Watch | None:
+        """The watch of the main process; None in the others, which need no validation data."""
+        if not accelerator.is_main_process:
+            return None
+        sets = [ValidationSet(folder, recipe.mix.size, RUN_TIME_MARGIN) for folder in places.validation]
+        for damage in (damage for each in sets for damage in each.damaged):
+            tell(f"damaged: {damage.shard}: {damage.reason}")
+        log = RunLog(places.out, recipe.to_json(), [each.name for each in sets], step=state.step)
+        return cls(recipe, places.out, state, sets, log, accelerator.device, tell)
+
     def look(self, measured: dict[str, float]) -> None:
         """After a step that measured ``measured``."""
         state, last = self.state, self.state.step == self.recipe.steps
@@ -247,6 +286,8 @@ def _save_state(state: _State, recipe: Recipe, path: Path) -> None:
     _save(
         {
             "recipe": recipe.to_json(),
+            "trained_on": state.trained_on,
+            "processes": state.processes,
             "step": state.step,
             "best_auc": state.best_auc,
             "seconds": state.seconds,
@@ -260,9 +301,21 @@ def _save_state(state: _State, recipe: Recipe, path: Path) -> None:
 
 
 def _save(data: object, path: Path) -> None:
+    """Torch's file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
-    torch.save(data, part)
-    os.replace(part, path)  # noqa: PTH105  (atomic; Path.replace is the same call)
+    try:
+        with part.open("wb") as file:
+            torch.save(data, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
 
 
 def _restore(state: _State, path: Path, recipe: Recipe) -> None:
@@ -275,6 +328,10 @@ def _restore(state: _State, path: Path, recipe: Recipe) -> None:
         ]
         if differing:
             raise UsageError(f"{path}: belongs to a run with another {', '.join(differing)}; choose another --out")
+        if (kept["trained_on"], kept["processes"]) != (state.trained_on, state.processes):
+            raise UsageError(f"{path}: belongs to a run on other data or processes; choose another --out")
+        if kept["step"] > recipe.steps:
+            raise UsageError(f"{path}: has done {kept['step']} steps already; ask for more than that, or another --out")
         state.backbone.load_state_dict(kept["backbone"])
         state.average.load_state_dict(kept["average"])
         state.optimiser.load_state_dict(kept["optimiser"])

@@ -36,6 +36,10 @@ class Score:
 class ValidationSet:
     """Crops of prepared faces, in memory.
 
+    Attributes:
+        name: of its folder.
+        damaged: shards that could not be read to their end.
+
     Args:
         folder: of shards.
         size: side of the crops, px.
@@ -47,14 +51,15 @@ class ValidationSet:
 
     def __init__(self, folder: Path, size: int, margin: float) -> None:
         store = SampleStore(folder)
-        self.name = folder.name
+        self.name = str(folder)
+        self.damaged = store.damaged
         fake = np.array([origin.fake for origin in store.origins])
         if fake.all() or not fake.any():
             raise NothingToAnalyseError(
                 f"{folder}: holds {'no real' if fake.all() else 'no fake'} face; validation needs both"
             )
         self._crops = np.concatenate([run_time_crop(sample, size, margin) for sample in store])
-        names = [f"{origin.source}/{origin.medium}" for origin in store.origins]
+        names = [f"{origin.fake}/{origin.method}/{origin.source}/{origin.medium}" for origin in store.origins]
         _, first, self._medium = np.unique(names, return_index=True, return_inverse=True)
         self._fake = fake[first]  # (media,)
 

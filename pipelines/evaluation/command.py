@@ -19,7 +19,7 @@ from detector.training.metrics import DRAWS
 from detector.training.perturb import PERTURBATIONS, TIERS
 from detector.types import NothingToAnalyseError, UsageError
 from pipelines.atomic import is_special, refuse_input, writable
-from pipelines.carded import can_note, note
+from pipelines.carded import can_note, card_path, note
 from pipelines.evaluation.figures import by_method, by_source, lacking, part
 from pipelines.evaluation.results import UNCHANGED, Evaluation, Part, PerturbedPart, Settings, TierPart
 from pipelines.evaluation.run import ROBUSTNESS_FRAMES, ROBUSTNESS_STRIDE, Findings, Options, run_all
@@ -116,8 +116,19 @@ def gather(data: Sequence[str], layout: str) -> Found:
         raise UsageError("name the data: folders of labelled media, or CSV files")
     if layout not in list(Layout):
         raise UsageError(f"the layout is one of {', '.join(Layout)}, got {layout!r}")
-    founds = [discover(Path(folder), Layout(layout)) for folder in dict.fromkeys(data)]
-    media = {medium.path: medium for found in founds for medium in found.media}  # named twice counts once
+    return together([discover(Path(folder), Layout(layout)) for folder in dict.fromkeys(data)])
+
+
+def together(founds: Sequence[Found]) -> Found:
+    """All that was found; a medium that was named twice counts once.
+
+    Raises:
+        UsageError: a medium was named as real and as fake.
+    """
+    media: dict[Path, Medium] = {}
+    for medium in (medium for found in founds for medium in found.media):
+        if media.setdefault(medium.path, medium).fake != medium.fake:
+            raise UsageError(f"{medium.path}: is named as real and as fake; name it once")
     return Found(tuple(media.values()), _together(*(found.left_out for found in founds)))
 
 
@@ -234,11 +245,18 @@ def _check_outputs(plan: Plan, media: Sequence[Medium]) -> None:
     targets = [target for target in (plan.json, plan.html) if target not in (None, "-")]
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         raise UsageError(f"--json and --html would write to the same place, {targets[0]}; name two files")
+    model = [str(path) for path in _files_of(plan.model)]
     for target in targets:
-        for source in (*plan.data, *(str(medium.path) for medium in media)):
+        for source in (*plan.data, *model, *(str(medium.path) for medium in media)):
             refuse_input(target, source)
         if not is_special(target):
             writable(target)
+
+
+def _files_of(model: str) -> tuple[Path, ...]:
+    """The files of a model that was named by its path: no result may take their place."""
+    path = Path(model)
+    return (path, card_path(path)) if path.suffix in (CHECKPOINT, ".onnx") else ()
 
 
 def _write(target: str, text: str) -> None:

@@ -117,14 +117,14 @@ def run_all(
         try:
             row = subject.as_it_is()
         except (InputError, NothingToAnalyseError) as error:
-            failures[_reason(error, medium)].append(medium.name)
+            failures[why(error, medium)].append(medium.name)
             for _ in range(options.passes):
                 step()
             continue
         if row.p_fake is None:
             failures[NO_FACE].append(medium.name)
         if subject.error is not None:
-            failures[f"cut short: {_reason(subject.error, medium)}"].append(medium.name)
+            failures[f"cut short: {why(subject.error, medium)}"].append(medium.name)
         clean.append(row)
         step()
         for tier, limits in TIERS.items() if options.tiers else ():
@@ -147,7 +147,7 @@ def frame_score(verdict: Verdict) -> float | None:
     return max(scored)[1] if scored else None
 
 
-def _reason(error: Exception, medium: Medium) -> str:
+def why(error: Exception, medium: Medium) -> str:
     """What is wrong with a medium, without its name, so that the same trouble of many is one reason."""
     return str(error).removeprefix(f"{medium.path}: ")
 

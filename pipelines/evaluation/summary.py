@@ -13,7 +13,8 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
     """JSON values: counts, AUC and TPR with their intervals, verdicts, by method and tier; pictures where there are."""
     settings = evaluation.settings
     facts: dict[str, Any] = {
-        "command": f"tellframe evaluate --stride {settings.stride}",
+        "command": f"tellframe evaluate --stride {settings.stride}"
+        + (f" --max-frames {settings.max_frames}" if settings.max_frames is not None else ""),
         "data": [PurePath(folder).name for folder in settings.data],
         "thresholds": [evaluation.card.thresholds.real_below, evaluation.card.thresholds.fake_above],
     }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from compression.export import P_FAKE, export_core, finish, halve, save, verify
+from compression.export import P_FAKE, export_core, finish, halve, verify
 from detector.card import ModelCard, Thresholds, checksum
-from detector.models import StoredModel
 from detector.training.backbone import load_checkpoint
 from detector.types import UsageError
 from pipelines.atomic import refuse_input, writable
-from pipelines.carded import write_card
+from pipelines.carded import card_path, write_model
 
 UNCALIBRATED = Thresholds(0.5, 0.5)
 
@@ -43,17 +44,18 @@ def export_command(plan: Plan) -> None:
     if plan.size % 32:
         raise UsageError(f"--size is a multiple of 32, got {plan.size}")
     refuse_input(out, plan.checkpoint)
-    writable(out)
+    for path in (out, card_path(out)):
+        writable(path)
     backbone = load_checkpoint(Path(plan.checkpoint))
     model = halve(finish(export_core(backbone, plan.size, fold=False)))
     difference = verify(backbone, model, plan.size)
-    save(model, out)
+    content = model.SerializeToString(deterministic=True)
     card = ModelCard(
-        name=out.stem.lower().replace("-", "_"),
+        name=re.sub(r"[^a-z0-9]+", "_", out.stem.lower()).strip("_") or "model",
         kind="dense",
         file=out.name,
-        sha256=checksum(out),
-        bytes=out.stat().st_size,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
         input_size=plan.size,
         crop_margin=plan.margin,
         thresholds=UNCALIBRATED,
@@ -70,6 +72,6 @@ def export_command(plan: Plan) -> None:
         origin=f"tellframe export {Path(plan.checkpoint).name} (SHA-256 {checksum(Path(plan.checkpoint))}), "
         f"onnxruntime {version('onnxruntime')}",
     )
-    write_card(StoredModel(card, out), card)
+    write_model(out, content, card)
     print(f"{out}: {card.bytes / 1e6:.2f} MB, p(fake) within {difference.p_fake:.1e} of torch")  # noqa: T201
     print("its thresholds are 0.5 until `tellframe calibrate` sets them")  # noqa: T201

@@ -27,17 +27,23 @@ from detector.training.landmarks import FaceMesh
 from detector.training.layouts import Found, Kind, Layout, Medium, counts, discover, plain
 from detector.training.samples import FaceSample, Origin, cut_region, write_shard
 from detector.types import Frame, InputError, NothingToAnalyseError, TellframeError, UsageError
-from pipelines.atomic import atomic_writer
+from pipelines.atomic import atomic_writer, output_error
+from pipelines.evaluation.command import together
+from pipelines.evaluation.run import why
 from pipelines.sources import VideoFile
 from pipelines.sources.images import read_image
+from pipelines.text import on_one_line
 
 SCHEMA = "tellframe.prepared/1"
 MANIFEST = "prepared.json"
+LEFT_OUT = "left_out.json"
+_NAMED = 5  # of what was left out, on the terminal
 TRAIN, HELD_OUT = "train", "held_out"
 _SHARD_SAMPLES = 512
 _MIN_SIDE_PX = 48.0
 """A smaller face teaches the resizing, not the face."""
 _SURE = 0.5  # of the face mesh: below it its points are noise
+NO_FACE = f"no face found of {_MIN_SIDE_PX:.0f} px or more whose landmarks are sure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ def prepare_command(plan: Plan) -> None:
         parts, straddling = {out: found.media}, ()
     tasks = [task for folder, media in parts.items() for task in _tasks(folder, media, plan)]
     reports = _run(tasks, plan.workers)
-    _tell(parts, reports, found, straddling)
+    _tell(out, parts, reports, found, straddling)
     if not any(report["samples"] for report in reports):
         raise NothingToAnalyseError(f"no face was found in any of {len(found.media)} pictures and clips")
 
@@ -99,11 +105,7 @@ def _gather(plan: Plan) -> Found:
     founds = [discover(Path(folder), Layout(plan.layout)) for folder in plan.data]
     founds += [plain(Path(folder), fake=False) for folder in plan.real]
     founds += [plain(Path(folder), fake=True) for folder in plan.fake]
-    left_out: dict[str, tuple[str, ...]] = {}
-    for found in founds:
-        for reason, names in found.left_out.items():
-            left_out[reason] = left_out.get(reason, ()) + tuple(names)
-    return Found(tuple(medium for found in founds for medium in found.media), left_out)
+    return together(founds)
 
 
 def _tasks(folder: Path, media: Sequence[Medium], plan: Plan) -> list[_Task]:
@@ -124,21 +126,35 @@ def _tasks(folder: Path, media: Sequence[Medium], plan: Plan) -> list[_Task]:
     tasks = [
         _Task(folder / f"shard-{i:05d}.tar", tuple(chunk), plan.frames) for i, chunk in enumerate(filter(None, chunks))
     ]
-    asked = {"schema": SCHEMA, "frames": plan.frames, "shards": [[str(m.path) for m in t.media] for t in tasks]}
+    asked = {"schema": SCHEMA, "frames": plan.frames, "shards": [[_described(m) for m in t.media] for t in tasks]}
     manifest = folder / MANIFEST
     if manifest.exists() or any(folder.glob("*.tar")):
         if _json(manifest) != asked:
             raise UsageError(f"{folder}: holds shards of other data or settings; choose another --out or remove it")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         _write_json(manifest, asked)
+    for part in folder.glob(".shard-*"):  # of a run that was killed
+        part.unlink(missing_ok=True)
     return tasks
+
+
+def _described(medium: Medium) -> list[object]:
+    """What a shard holds of a medium: another label is another shard."""
+    return [str(medium.path), medium.fake, medium.method, medium.source, sorted(medium.identities)]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from None
 
 
 def hash_of(medium: Medium) -> int:
     """A number that scatters media, the same on every machine (FNV-1a, 32 bits)."""
     value = 2166136261
-    for byte in f"{medium.source}/{medium.name}".encode():
+    for byte in f"{medium.source}/{medium.name}".encode("utf-8", "surrogateescape"):
         value = (value ^ byte) * 16777619 % 2**32
     return value
 
@@ -194,10 +210,11 @@ def _fill(task: _Task) -> dict[str, Any]:
                     per_class[f"{medium.source}/{medium.method}"] += 1
                     yield sample
             except TellframeError as error:
-                failed.setdefault(f"unreadable: {error}", []).append(medium.name)
+                what = f"cut short after {taken} faces" if taken else "left out"
+                failed.setdefault(f"{what}, {why(error, medium)}", []).append(medium.name)
                 continue
             if not taken:
-                failed.setdefault("no face found", []).append(medium.name)
+                failed.setdefault(f"left out, {NO_FACE}", []).append(medium.name)
 
     try:
         count = write_shard(task.shard, samples())
@@ -242,7 +259,7 @@ def _frames(medium: Medium, count: int) -> Iterator[Frame]:
     if medium.kind is Kind.IMAGE:
         bgr = read_image(str(medium.path))
         if bgr is None:
-            raise InputError(f"{medium.path}: cannot be read as a picture")
+            raise InputError(f"{medium.path}: cannot be read as a picture; check that it opens in a viewer")
         yield Frame(bgr, index=0, pts_ns=0, captured_ns=0)
         return
     with VideoFile(medium.path) as clip:
@@ -263,29 +280,31 @@ def _length(path: Path) -> int:
 
 
 def _tell(
+    out: Path,
     parts: dict[Path, tuple[Medium, ...]],
     reports: Sequence[dict[str, Any]],
     found: Found,
     straddling: Sequence[Medium],
 ) -> None:
-    """Prints what went in, and all that did not, with names."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Prints what went in, and what did not with a few names; all names go into a file."""
     for folder, media in parts.items():
-        console.print(f"{folder}: {', '.join(f'{n} {name}' for name, n in counts(media).items())}", markup=False)
+        kinds = ", ".join(f"{n} {name}" for name, n in counts(media).items())
+        print(on_one_line(f"{folder}: {kinds}"))  # noqa: T201
     total: Counter[str] = Counter()
     for report in reports:
         total.update(report["per_class"])
     for name, count in sorted(total.items()):
-        console.print(f"  {count:>7} faces  {name}", markup=False)
-    missed: dict[str, list[str]] = {reason: list(names) for reason, names in found.left_out.items()}
+        print(on_one_line(f"  {count:>7} faces  {name}"))  # noqa: T201
+    missed: dict[str, list[str]] = {f"left out, {reason}": list(names) for reason, names in found.left_out.items()}
     for report in reports:
         for reason, names in report["failed"].items():
             missed.setdefault(reason, []).extend(names)
     if straddling:
-        missed["people on both sides of the split"] = [medium.name for medium in straddling]
+        missed["left out, people on both sides of the split"] = [medium.name for medium in straddling]
     for reason, names in missed.items():
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        console.print(f"left out, {reason}: {len(names)}: {', '.join(names[:5])}{more}", markup=False)
+        more = f" and {len(names) - _NAMED} more, see {LEFT_OUT}" if len(names) > _NAMED else ""
+        print(on_one_line(f"{reason}: {len(names)}: {', '.join(names[:_NAMED])}{more}"))  # noqa: T201
+    _write_json(out / LEFT_OUT, dict(missed))
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -299,4 +318,4 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     with atomic_writer(path) as file:
-        file.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        file.write(json.dumps(data, indent=1) + "\n")

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from detector.training.calibration import Rule, calibrate, choose_thresholds, fit_temperature, log_loss, scaled
+from detector.training.calibration import (
+    Fit,
+    Rule,
+    calibrate,
+    choose_thresholds,
+    clip_temperature,
+    fit_temperature,
+    log_loss,
+    needed_for,
+)
 from detector.types import UsageError
 
 scores = st.lists(st.floats(0, 1), min_size=20, max_size=60).map(np.array)
@@ -56,18 +65,32 @@ def test_all_that_is_said_of_a_calibration_is_so():
     rng = np.random.default_rng(1)
     real = {"as it is": rng.beta(1, 4, 60), "worse": rng.beta(2, 4, 60)}
     fake = rng.beta(4, 1.5, 50)
-    found = calibrate(real, fake, Rule(), "as it is")
-    after = {tier: scaled(s, found.temperature) for tier, s in real.items()}
+    fit = clip_temperature(real["as it is"], fake)
+    found = calibrate(fit, real, fake, Rule(), "as it is")
     for tier, share in found.real_called_fake.items():
-        assert share == (after[tier] > found.thresholds.fake_above).mean() <= 0.05
+        assert share == (real[tier] > found.thresholds.fake_above).mean() <= 0.05
+    assert found.fake_called_real == (fake < found.thresholds.real_below).mean() <= 0.1
+    assert (found.temperature, found.log_loss_after) == (fit.temperature, fit.log_loss_after)
     assert found.log_loss_after <= found.log_loss_before
     assert (found.real_clips, found.fake_clips) == (60, 50)
     assert 0 < found.unsure < 1
 
 
-def test_too_few_clips_promise_nothing():
+@pytest.mark.parametrize(("share", "needed"), [(0.5, 2), (0.8, 5), (0.9, 10), (0.95, 20), (0.99, 100), (1.0, 1)])
+def test_a_promise_takes_so_many_clips(share, needed):
+    assert needed_for(share) == needed
+
+
+@pytest.mark.parametrize("real", [{"a": np.full(5, 0.1)}, {}])
+def test_too_few_clips_promise_nothing(real):
     with pytest.raises(UsageError, match="calibration needs 20 real clips"):
-        calibrate({"a": np.full(5, 0.1)}, np.full(5, 0.9), Rule(), "a")
+        calibrate(Fit(1.0, 1.0, 1.0), real, np.full(5, 0.9), Rule(), "a")
+
+
+@pytest.mark.parametrize("counts", [(0, 3), (3, 0)])
+def test_a_temperature_takes_both_classes(counts):
+    with pytest.raises(UsageError, match="needs real clips and fakes"):
+        clip_temperature(np.full(counts[0], 0.1), np.full(counts[1], 0.9))
 
 
 @pytest.mark.parametrize("rule", [{"real_passes": 1.2}, {"fake_caught": 0.1}])

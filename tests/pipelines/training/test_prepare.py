@@ -1,5 +1,8 @@
 """Preparing: what is cut is what the detector is fed, nothing is done twice, nothing is lost without a word."""
 
+import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.crop import crop_faces
 from detector.engine import Detector, Model
 from detector.faces import MediaPipeFaces
 from detector.training.samples import SampleStore
@@ -96,16 +98,17 @@ def test_training_validation_and_run_time_see_the_same_pixels(shards, data):
     finally:
         finder.close()
     np.testing.assert_array_equal(run_time_crop(sample, 256, 1.2), scorer.crops[0])
-    assert crop_faces(bgr, np.array([[0, 0, 50, 50]], np.float32), 256, 1.2).shape == scorer.crops[0].shape
 
 
 def test_what_was_left_out_is_named(data, tmp_path, capsys):
     prepare_command(plan(data, tmp_path / "out"))
     out = capsys.readouterr().out
-    assert "left out, no face found: 1: real/coffee.mp4" in out
-    assert "real/broken.jpg" in out
-    assert "fake/broken.mp4" in out
+    assert re.search(r"left out, no face found of 48 px .*: 1: real/coffee\.mp4", out)
+    assert "left out, cannot be read as a picture; check that it opens in a viewer: 1: real/broken.jpg" in out
+    assert re.search(r"left out, cannot be read as video: .*: 1: fake/broken\.mp4", out)
     assert "fake/notes.doc" in out
+    names = [name for names in json.loads((tmp_path / "out/left_out.json").read_text()).values() for name in names]
+    assert sorted(names) == ["fake/broken.mp4", "fake/notes.doc", "real/broken.jpg", "real/coffee.mp4"]
     assert "4 real, 2 fake" in out
 
 
@@ -128,6 +131,32 @@ def test_a_shard_that_is_missing_or_cut_short_is_made_again_the_same(data, shard
 def test_shards_of_other_settings_are_not_mixed(data, shards):
     with pytest.raises(UsageError, match="holds shards of other data or settings"):
         prepare_command(plan(data, shards, frames=5))
+
+
+def test_a_label_that_changed_is_not_ignored(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(REAL, data / "a.mp4")
+    (data / "list.csv").write_text("path,label\na.mp4,0\n")
+    prepare_command(plan(data, tmp_path / "out", frames=1))
+    (data / "list.csv").write_text("path,label\na.mp4,1\n")
+    with pytest.raises(UsageError, match="holds shards of other data or settings"):
+        prepare_command(plan(data, tmp_path / "out", frames=1))
+
+
+def test_a_medium_is_not_real_and_fake(data, tmp_path):
+    with pytest.raises(UsageError, match="is named as real and as fake"):
+        prepare_command(plan("", tmp_path, data=(), real=(str(data / "real"),), fake=(str(data / "real"),)))
+
+
+def test_names_that_are_not_text_are_taken_and_shown(tmp_path, capsys):
+    data = tmp_path / "data/real"
+    data.mkdir(parents=True)
+    shutil.copy(REAL, os.fsencode(data) + b"/a\xff\n.mp4")
+    (data / os.fsdecode(b"b\xff.mp4")).write_bytes(b"no clip")
+    prepare_command(plan(data.parent, tmp_path / "out", frames=1))
+    assert SampleStore(tmp_path / "out").origins[0].medium == os.fsdecode(b"real/a\xff\n.mp4")
+    assert "real/b\\udcff.mp4" in capsys.readouterr().out
 
 
 def test_people_are_held_out(tmp_path):
