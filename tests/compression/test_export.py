@@ -8,7 +8,17 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from compression.export import compare, export_core, finish, halve, probe_crops, run_logits, save, verify
+from compression.export import (
+    compare,
+    export_core,
+    finish,
+    halve,
+    probe_crops,
+    run_logits,
+    save,
+    scale_logit,
+    verify,
+)
 from compression.quantize import optimised
 from detector.training.backbone import Architecture, EfficientNetLite, imagenet_backbone
 from detector.types import ModelError
@@ -105,3 +115,23 @@ def test_a_model_is_written_whole_or_not_at_all(dense: ModelProto, tmp_path: Pat
     with pytest.raises(OSError, match="taken"):
         save(dense, tmp_path / "taken.onnx")
     assert {p.name for p in tmp_path.iterdir()} == {"new", "taken.onnx"}
+
+
+def test_a_scaled_logit_is_the_logit_times_the_factor() -> None:
+    torch.manual_seed(0)
+    model = finish(export_core(EfficientNetLite().eval(), 64, fold=True))
+    crops = probe_crops(64)
+    before = run_logits(model, crops)
+    once = scale_logit(model, 0.5)
+    twice = scale_logit(once, 3.0)
+    np.testing.assert_allclose(run_logits(once, crops), 0.5 * before, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run_logits(twice, crops), 1.5 * before, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(run_logits(model, crops), before)
+    assert len(twice.graph.node) == len(once.graph.node) == len(model.graph.node) + 1
+
+
+def test_only_a_finished_model_has_a_logit_to_scale() -> None:
+    with pytest.raises(ModelError, match="has no 'logit'"):
+        scale_logit(export_core(EfficientNetLite().eval(), 64, fold=True), 0.5)
+    with pytest.raises(ValueError, match="factor must be above 0"):
+        scale_logit(finish(export_core(EfficientNetLite().eval(), 64, fold=True)), 0.0)

@@ -6,8 +6,9 @@ import pytest
 from detector.training import pairs
 from detector.training.pairs import KINDS, Mix, PairMaker
 from detector.training.samples import SampleStore, write_shard
+from detector.training.validation import run_time_crop
 from detector.types import NothingToAnalyseError, UsageError
-from tests.detector.training.made import make_sample, write_store
+from tests.detector.training.made import make_points, make_sample, write_store
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +39,13 @@ def test_a_number_gives_one_pair_whoever_makes_it(store):
 
 
 def test_without_processing_a_reenacted_pair_has_an_untouched_real(store):
-    """The real half is then nothing but the crop of the sample."""
+    """The real half is then, to the last bit, the run-time crop of a sample or its mirror image."""
     maker = make(store, kinds={"reenact": 1.0}, processing=0.0, margin=(1.2, 1.2), shift=0.0)
-    flat = [sample.rgb.mean() for sample in store if not sample.origin.fake]
+    crops = [crop for sample in store if not sample.origin.fake for crop in run_time_crop(sample, 64, 1.2)]
     for number in range(5):
-        assert min(abs(maker[number].crops[0].mean() - mean) for mean in flat) < 12
+        real, fake = maker[number].crops
+        assert sum((real == crop).all() or (real == crop[:, ::-1]).all() for crop in crops) == 1
+        assert not any((fake == crop).all() or (fake == crop[:, ::-1]).all() for crop in crops)
 
 
 def test_sources_weigh_what_they_are_given(store):
@@ -51,20 +54,38 @@ def test_sources_weigh_what_they_are_given(store):
     assert drawn == {"a"}
 
 
-def test_a_donor_is_another_person(tmp_path):
+def test_a_donor_is_another_person(store):
+    maker = make(store, kinds={"swap": 1.0}, fake_donors=0.0)
+    for index in range(6):
+        for seed in range(10):
+            donor = maker._donor(index, np.random.default_rng(seed))
+            ours, theirs = (store.origins[i].identities for i in (maker._real[index], donor))
+            assert not set(ours) & set(theirs)
+
+
+def test_one_person_alone_is_not_swapped(tmp_path):
     write_shard(tmp_path / "a.tar", [make_sample(i, medium=f"{i}", who=("same",)) for i in range(3)])
-    with pytest.raises(NothingToAnalyseError, match="at least two people"):
-        make(SampleStore(tmp_path), kinds={"swap": 1.0})[0]
+    store = SampleStore(tmp_path)
+    assert {KINDS[make(store)[i].kind] for i in range(10)}.isdisjoint({"swap", "given"})
+    with pytest.raises(UsageError, match="hold nothing that swap can be made of"):
+        make(store, kinds={"swap": 1.0})
 
 
-def test_a_given_fake_is_of_the_same_person_where_there_is_one(tmp_path, monkeypatch):
+def test_a_shape_is_free_of_place_size_and_roll():
+    points = make_points()
+    turn = 1.7 * np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
+    np.testing.assert_allclose(pairs._shape((points @ turn.T + 9).astype(np.float32)), pairs._shape(points), atol=1e-4)
+
+
+def test_a_given_fake_is_of_the_same_person_where_there_is_one(tmp_path):
     real = [make_sample(0, medium="r", who=("x",))]
     fake = [make_sample(1, medium="x", fake=True, who=("x", "y")), make_sample(2, medium="z", fake=True, who=("z",))]
     write_shard(tmp_path / "a.tar", [*real, *fake])
     maker = make(SampleStore(tmp_path), kinds={"given": 1.0}, processing=0.0, margin=(1.2, 1.2), shift=0.0)
-    expected = pairs._View(64, 1.2, (0.0, 0.0), flip=False).crop(fake[0].rgb, fake[0].xyxy)[0].mean()
+    expected = run_time_crop(fake[0], 64, 1.2)[0]
     for number in range(6):
-        assert maker[number].crops[1].mean() == pytest.approx(expected, abs=2)
+        crop = maker[number].crops[1]
+        assert (crop == expected).all() or (crop == expected[:, ::-1]).all()
 
 
 def test_without_fakes_in_the_shards_the_other_kinds_share_the_weight(tmp_path):
@@ -72,15 +93,16 @@ def test_without_fakes_in_the_shards_the_other_kinds_share_the_weight(tmp_path):
     assert {KINDS[maker[i].kind] for i in range(6)} == {"reconstruct"}
 
 
-def test_a_damaged_sample_is_replaced_and_named(tmp_path):
+@pytest.mark.parametrize("part", [0, 1, 2], ids=["picture", "landmarks", "description"])
+def test_a_damaged_sample_is_replaced_and_named(tmp_path, part):
     folder = write_store(tmp_path, reals=4, fakes=0)
     shard = folder / "shard-00000.tar"
     store = SampleStore(folder)
-    offset, size = store._entries[1].spans[0]
+    offset, size = store._entries[1].spans[part]
     data = bytearray(shard.read_bytes())
     data[offset : offset + size] = bytes(size)
     shard.write_bytes(data)
-    maker = make(store, kinds={"self_blend": 1.0})
+    maker = make(store, kinds={"self_blend": 0.7, "swap": 0.3})
     made = [maker[i] for i in range(20)]
     assert all(pair.crops.shape == (2, 64, 64, 3) for pair in made)
     named = {name for pair in made for name in pair.failed}

@@ -68,6 +68,19 @@ def test_a_shard_of_noise_is_named_and_the_others_are_read(tmp_path):
     assert [damage.shard.name for damage in store.damaged] == ["shard-00002.tar"]
 
 
+@pytest.mark.parametrize("damage", ["a header", "a block of zeros"])
+def test_what_follows_a_damaged_header_is_not_lost_in_silence(tmp_path, damage):
+    shard = tmp_path / "a.tar"
+    write_shard(shard, [make_sample(i, medium=f"{i}.png") for i in range(4)])
+    data = bytearray(shard.read_bytes())
+    at = data.index(b"000002.png")
+    data[at : at + 512] = bytes(512) if damage == "a block of zeros" else data[at : at + 148] + b"x" * 364
+    shard.write_bytes(data)
+    store = SampleStore(tmp_path)
+    assert [sample.origin.medium for sample in store] == ["0.png", "1.png"]
+    assert [d.reason for d in store.damaged] == ["damaged after a whole sample; run `tellframe prepare` again"]
+
+
 def test_a_damaged_picture_is_an_error_that_names_the_shard(tmp_path):
     shard = tmp_path / "a.tar"
     write_shard(shard, [make_sample()])

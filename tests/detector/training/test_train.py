@@ -1,21 +1,28 @@
 """Training: it learns, stops and goes on as if it had not stopped, and says what is wrong with its data."""
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from sklearn.metrics import roc_auc_score
 from torch.optim.swa_utils import AveragedModel
 
-from detector.training.backbone import EfficientNetLite, imagenet_backbone, load_checkpoint
+from detector.training.backbone import EfficientNetLite, PixelsToProbability, imagenet_backbone, load_checkpoint
 from detector.training.pairs import Mix
 from detector.training.recipe import Recipe
+from detector.training.samples import SampleStore
+from detector.training.scorer import TorchScorer
 from detector.training.step import Step, learning_rate
 from detector.training.train import Places, train
-from detector.training.validation import ValidationSet
-from detector.types import ModelError, NothingToAnalyseError, UsageError
+from detector.training.validation import ValidationSet, run_time_crop
+from detector.types import ModelError, NothingToAnalyseError, OutputError, UsageError
 from tests.detector.training.made import write_store
 
 TINY = Recipe(
@@ -128,6 +135,40 @@ def test_another_recipe_is_not_mixed_into_a_run(data, whole):
         run(data, whole[0], replace(TINY, learning_rate=1.0))
 
 
+def test_a_run_does_not_go_on_with_other_data_or_fewer_steps(data, whole, tmp_path):
+    other = write_store(tmp_path / "other", reals=5)
+    with pytest.raises(UsageError, match="on other data"):
+        run(other, whole[0])
+    with pytest.raises(UsageError, match="has done 4 steps already"):
+        run(data, whole[0], replace(TINY, steps=3))
+
+
+def test_the_log_goes_on_from_the_checkpoint(data, tmp_path):
+    """Rows of steps that are done again are not there twice."""
+    recipe = replace(TINY, steps=12, validate_every=4, pairs=1)
+
+    def stop(line):
+        if line.startswith("step 12:"):
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(recipe, Places((data,), (data,), tmp_path, 0), stop)
+    run(data, tmp_path, recipe)
+    for name, steps in (("log.csv", ["10", "12"]), ("validation.csv", ["4", "8", "12"])):
+        assert [row["step"] for row in csv.DictReader((tmp_path / name).read_text().splitlines())] == steps
+
+
+def test_a_run_that_diverges_says_so(data, tmp_path):
+    with pytest.raises(ModelError, match="start again with a lower learning_rate"):
+        run(data, tmp_path, replace(TINY, learning_rate=1e30, optimiser="sgd", warm_up=0), validation=False)
+
+
+def test_a_folder_that_cannot_be_made_is_named(data, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file/run: cannot be made"):
+        run(data, tmp_path / "file/run")
+
+
 def test_a_damaged_checkpoint_is_named(data, tmp_path):
     (tmp_path / "last.pt").write_bytes(b"no checkpoint")
     with pytest.raises(ModelError, match=r"last\.pt is damaged"):
@@ -138,6 +179,61 @@ def test_validation_needs_both_classes(tmp_path):
     reals = write_store(tmp_path / "shards", fakes=0)
     with pytest.raises(NothingToAnalyseError, match="holds no fake face"):
         ValidationSet(reals, 64, 1.2)
+
+
+def test_validation_is_the_auc_of_media(data):
+    """Against scikit-learn, over the mean log-odds of each medium."""
+    torch.manual_seed(3)
+    backbone = EfficientNetLite().eval()
+    score = ValidationSet(data, 64, 1.2).score(backbone, torch.device("cpu"), 2)
+    logits, labels = [], []
+    for sample in SampleStore(data):
+        crop = torch.from_numpy(run_time_crop(sample, 64, 1.2))
+        with torch.inference_mode():
+            logits.append(float(PixelsToProbability(backbone).logit(crop)))
+        labels.append(sample.origin.fake)
+    assert score.auc == pytest.approx(roc_auc_score(labels, logits))
+
+
+def test_a_checkpoint_scores_as_its_network(whole):
+    crops = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    scorer = TorchScorer(whole[0] / "final.pt", 64)
+    with torch.inference_mode():
+        expected = PixelsToProbability(load_checkpoint(whole[0] / "final.pt"))(torch.from_numpy(crops)).numpy()
+    np.testing.assert_allclose(scorer.score(crops), expected, atol=1e-6)
+    assert scorer.card.input_size == 64
+    with pytest.raises(ValueError, match="crops must be uint8"):
+        scorer.score(crops[:, :32])
+
+
+def test_two_processes_learn_together(data, tmp_path):
+    """Each makes pairs of its own; one writes. (On two processor cores; several GPUs take the same way.)"""
+    code = (
+        "import torch, sys; from pathlib import Path; from dataclasses import replace\n"
+        "from tests.detector.training.test_train import TINY, Places, train\n"
+        "torch.set_num_threads(1)\n"
+        "here = lambda *p: tuple(map(Path, p))\n"
+        "train(TINY, Places(here(sys.argv[1]), here(sys.argv[1]), Path(sys.argv[2]), 0))\n"
+    )
+    script = tmp_path / "two.py"
+    script.write_text(code)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [*launch, str(script), str(data), str(tmp_path / "run")],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("done: ") == 1
+    steps = [row["step"] for row in csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines())]
+    assert steps == ["4"]
+    state = torch.load(tmp_path / "run/last.pt", weights_only=True)
+    assert state["processes"] == 2
 
 
 def test_damaged_shards_are_named(tmp_path):
@@ -193,6 +289,13 @@ def test_sharpness_aware_steps_take_the_gradient_of_the_climbed_place():
     total = torch.sqrt(sum((g**2).sum() for g in second))
     clip = min(1.0, 5.0 / float(total))
     make_step(recipe, backbone)(0, crops, kinds)
+    statistics = EfficientNetLite().train()
+    torch.nn.utils.vector_to_parameters(torch.nn.utils.parameters_to_vector(start), statistics.parameters())
+    with torch.no_grad():
+        statistics(x)
+    # Those of one pass at the weights as they were: the climbed weights leave none.
+    torch.testing.assert_close(backbone.bn1.running_mean, statistics.bn1.running_mean)
+    torch.testing.assert_close(backbone.bn2.running_var, statistics.bn2.running_var, rtol=1e-3, atol=1e-5)
     for p, w, g in zip(backbone.parameters(), start, second, strict=True):
         torch.testing.assert_close(p.detach(), w - 0.01 * clip * g, rtol=2e-3, atol=2e-5)
 
