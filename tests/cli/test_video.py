@@ -103,7 +103,8 @@ def test_the_summary_says_what_it_cost(summary, frames):
     budget = summary["budget"]
     assert budget["period_ms"] == pytest.approx(1000 / 30, abs=1e-3)
     assert budget["over"] == sum(total > budget["period_ms"] for total in totals)
-    assert budget["met"] == (summary["latency_ms"]["total"]["p95"] <= budget["period_ms"])
+    # Counted: the p95 above is read off a histogram, and may lie on the other side of the budget when it is that near.
+    assert budget["met"] == (budget["over"] <= 0.05 * len(totals))
 
 
 def test_the_summary_names_the_model_by_its_checksum(summary):
