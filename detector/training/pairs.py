@@ -63,11 +63,9 @@ class Mix:
             raise UsageError(
                 f"margin must be a range from 1 up, to {2 * widest:g} with a shift of {self.shift:g}, got {self.margin}"
             )
-        for name, value, high in (("shift", self.shift, 0.4), ("fake_donors", self.fake_donors, 1.0)):
-            if not 0.0 <= value <= high:
-                raise UsageError(f"{name} must be in 0..{high:g}, got {value}")
-        if not 0.0 <= self.processing <= 1.0:
-            raise UsageError(f"processing must be in 0..1, got {self.processing}")
+        for name, high in (("shift", 0.4), ("fake_donors", 1.0), ("processing", 1.0)):
+            if not 0.0 <= getattr(self, name) <= high:
+                raise UsageError(f"{name} must be in 0..{high:g}, got {getattr(self, name)}")
         if not 32 <= self.size <= 1024:
             raise UsageError(f"size must be in 32..1024 px, got {self.size}")
 

@@ -35,7 +35,9 @@ class RunLog:
         self._last: dict[str, float] = {}
         self._begin("log.csv", ["step", "learning_rate", "seconds", *_MEASURED], step)
         self._begin("validation.csv", ["step", "set", "auc", "real_mean", "fake_mean"], step)
-        (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        path = folder / "recipe.json"
+        with _writing(path):
+            path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
     def add(self, measured: Mapping[str, float]) -> None:
         """What one step measured."""

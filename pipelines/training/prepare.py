@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -117,7 +117,7 @@ def _tasks(folder: Path, media: Sequence[Medium], plan: Plan) -> list[_Task]:
     chunks: list[list[Medium]] = [[]]
     filled = 0
     # Mixed by name, so that every shard has a bit of every source: a reader of a few shards sees them all.
-    for medium in sorted(media, key=lambda m: (np.uint32(hash_of(m)), m.source, m.name)):
+    for medium in sorted(media, key=lambda m: (_scattered(m), m.source, m.name)):
         filled += plan.frames if medium.kind is Kind.VIDEO else 1
         chunks[-1].append(medium)
         if filled >= _SHARD_SAMPLES:
@@ -151,12 +151,9 @@ def _make(folder: Path) -> None:
         raise output_error(folder, error) from None
 
 
-def hash_of(medium: Medium) -> int:
-    """A number that scatters media, the same on every machine (FNV-1a, 32 bits)."""
-    value = 2166136261
-    for byte in f"{medium.source}/{medium.name}".encode("utf-8", "surrogateescape"):
-        value = (value ^ byte) * 16777619 % 2**32
-    return value
+def _scattered(medium: Medium) -> int:
+    """A number that scatters media, the same on every machine."""
+    return zlib.crc32(f"{medium.source}/{medium.name}".encode("utf-8", "surrogateescape"))
 
 
 def _run(tasks: Sequence[_Task], workers: int) -> list[dict[str, Any]]:
