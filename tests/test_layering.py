@@ -18,6 +18,7 @@ TRAINING_ONLY = {
 BEHIND_THE_EXTRA = ("pipelines.training", "detector.training.scorer")
 HOMES = {
     "torch": ("detector.training", "compression"),
+    "torch_pruning": ("compression.groups",),
     "mediapipe": ("detector.faces",),
     "onnxruntime": ("detector.scorer", "compression"),
     "av": ("pipelines", "detector.training.codec"),
