@@ -28,6 +28,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from detector.scorer import DISABLED_OPTIMIZERS
 from detector.training.backbone import PIXEL_MEAN, PIXEL_SCALE, PixelsToProbability
 from detector.types import Float32Array, ModelError, UInt8Array
 
@@ -55,7 +56,7 @@ def export_core(backbone: nn.Module, size: int, *, fold: bool) -> ModelProto:
         _fold_batch_norms(backbone)
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
-    return _tidy(_trace(backbone, torch.zeros(2, 3, size, size)))
+    return trace_core(backbone, torch.zeros(2, 3, size, size))
 
 
 def finish(core: ModelProto) -> ModelProto:
@@ -147,6 +148,11 @@ def save(model: ModelProto, path: Path) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def trace_core(network: nn.Module, example: torch.Tensor) -> ModelProto:
+    """The core of ``network``, in eval mode and not changed, for inputs like ``example`` (n, c, h, w)."""
+    return _tidy(_trace(network, example))
 
 
 def _trace(backbone: nn.Module, example: torch.Tensor) -> ModelProto:
@@ -317,7 +323,9 @@ def run_logits(model: ModelProto, crops: UInt8Array, batch: int = 8) -> Float32A
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
+    )
     parts = [session.run([LOGIT], {CROPS: crops[i : i + batch]})[0] for i in range(0, len(crops), batch)]
     return np.concatenate(parts)
 

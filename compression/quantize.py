@@ -18,6 +18,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compression.calibrate import Ranges
 from compression.export import finish
+from detector.scorer import DISABLED_OPTIMIZERS
 from detector.types import Float32Array, ModelError
 
 WEIGHT_LIMIT = 64
@@ -112,7 +113,9 @@ def optimised(model: ModelProto, *, layouts: bool = True) -> ModelProto:
         if not layouts:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(path)
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(
+            model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
+        )
         return onnx.load(path)
 
 

@@ -11,6 +11,8 @@ from detector.models import StoredModel
 from detector.types import Float32Array, ModelError, UInt8Array
 
 _CPU = "CPUExecutionProvider"
+DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+"""Of ONNX Runtime: this one makes a float convolution between two int8 ones int8, with weights that saturate."""
 _FATAL = 4
 
 
@@ -88,7 +90,8 @@ def _session(model: StoredModel, threads: int, providers: Sequence[str]) -> Any:
     # cores the int8 model took 13 ms without spinning and 24 ms with it (medians of one interleaved run).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model.path, options, providers=list(dict.fromkeys([*providers, _CPU])))
+        every = list(dict.fromkeys([*providers, _CPU]))
+        return ort.InferenceSession(model.path, options, providers=every, disabled_optimizers=DISABLED_OPTIMIZERS)
     except Exception as error:  # ONNX Runtime's own exceptions share no base class below Exception
         reason = " ".join(str(error).split())
         raise ModelError(f"{model.path} cannot be loaded: {reason}") from error

@@ -123,20 +123,26 @@ class PairMaker:
 
     def __getitem__(self, number: int) -> Pair:
         """Pair ``number``. A damaged sample is replaced by another, and named in ``failed``."""
+        return self.at_sizes(number, (self._mix.size,))[0]
+
+    def at_sizes(self, number: int, sizes: Sequence[int]) -> list[Pair]:
+        """Pair ``number``, forged once, as crops of each of ``sizes`` px: what networks of several inputs see of it."""
         rng = np.random.default_rng([self._seed, number])
         failed: list[str] = []
         while True:
             index = int(rng.choice(len(self._real), p=self._odds))
             kind = self._kinds[int(rng.choice(len(self._kinds), p=self._kind_odds))]
             try:
-                return Pair(self._pair(index, kind, rng), KINDS.index(kind), tuple(failed))
+                forged = self._forge(index, kind, rng)
             except TellframeError as error:
                 failed.append(str(error))
                 if len(failed) >= 20:
                     raise
+            else:
+                return [Pair(forged.crops(size), KINDS.index(kind), tuple(failed)) for size in sizes]
 
-    def _pair(self, index: int, kind: str, rng: np.random.Generator) -> UInt8Array:
-        """Crops uint8 RGB (2, S, S, 3) of real sample ``index`` (among the real ones) and its fake."""
+    def _forge(self, index: int, kind: str, rng: np.random.Generator) -> _Forged:
+        """Real sample ``index`` (among the real ones) and a fake of it, both after camera and platform."""
         sample = self._store[int(self._real[index])]
         view = _View.draw(self._mix, rng)
         window = view.window(sample)
@@ -151,7 +157,7 @@ class PairMaker:
             real, fake = FROM_ONE_FACE[kind](window.rgb, window.points, rng)
             fake_xyxy = window.xyxy
         way = Processing.draw(rng, self._mix.processing)
-        return np.concatenate([view.crop(way.apply(real), window.xyxy), view.crop(way.apply(fake), fake_xyxy)])
+        return _Forged(view, way.apply(real), window.xyxy, way.apply(fake), fake_xyxy)
 
     def _donor(self, index: int, rng: np.random.Generator) -> int:
         """Another person, whose face has the most similar shape among a few (as in Face X-ray); or a fake face."""
@@ -216,7 +222,6 @@ class _Window(NamedTuple):
 class _View:
     """How both halves of a pair are looked at."""
 
-    size: int
     margin: float
     shift_xy: tuple[float, float]
     flip: bool
@@ -224,9 +229,7 @@ class _View:
     @classmethod
     def draw(cls, mix: Mix, rng: np.random.Generator) -> _View:
         shift = rng.uniform(-mix.shift, mix.shift, 2)
-        return cls(
-            mix.size, float(rng.uniform(*mix.margin)), (float(shift[0]), float(shift[1])), bool(rng.random() < 0.5)
-        )
+        return cls(float(rng.uniform(*mix.margin)), (float(shift[0]), float(shift[1])), bool(rng.random() < 0.5))
 
     def window(self, sample: FaceSample) -> _Window:
         """The square around the face that the crop will need, mirrored and shrunk as the view says."""
@@ -249,9 +252,25 @@ class _View:
             points, xyxy = points * scale, xyxy * scale
         return _Window(np.ascontiguousarray(rgb), xyxy.astype(np.float32), points.astype(np.float32))
 
-    def crop(self, rgb: UInt8Array, xyxy: Float32Array) -> UInt8Array:
-        """uint8 RGB (1, S, S, 3), cut as at run time."""
+    def crop(self, rgb: UInt8Array, xyxy: Float32Array, size: int) -> UInt8Array:
+        """uint8 RGB (1, size, size, 3), cut as at run time."""
         side = float((xyxy[2:] - xyxy[:2]).max())
         moved = xyxy + np.float32(side) * np.tile(np.array(self.shift_xy, np.float32), 2)
         bgr = cast(UInt8Array, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-        return crop_faces(bgr, moved[None], self.size, self.margin)
+        return crop_faces(bgr, moved[None], size, self.margin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Forged:
+    """A real picture and its fake, uint8 RGB, with the face boxes, and how both are looked at."""
+
+    view: _View
+    real: UInt8Array
+    real_xyxy: Float32Array
+    fake: UInt8Array
+    fake_xyxy: Float32Array
+
+    def crops(self, size: int) -> UInt8Array:
+        """uint8 RGB (2, size, size, 3), real first."""
+        real = self.view.crop(self.real, self.real_xyxy, size)
+        return np.concatenate([real, self.view.crop(self.fake, self.fake_xyxy, size)])
