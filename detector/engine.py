@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from detector.card import ModelCard
 from detector.crop import crop_faces
 from detector.quality import flaw
+from detector.scale import onto_scale
 from detector.tracks import Tracker
 from detector.types import (
     NS_PER_MS,
@@ -42,16 +44,18 @@ class Detector:
         model: scores them.
         max_scored: at most this many faces are scored in one frame, the ones that waited longest first: a crowd must
             not break the frame budget.
+        cheaper: models that a pace may ask for instead, its rungs 1, 2 ...; their scores are brought onto the scale
+            of ``model`` (see :mod:`detector.scale`), so that a face keeps its word when the model changes.
 
     Raises:
         ValueError: ``max_scored`` is below 1.
     """
 
-    def __init__(self, finder: FaceFinder, model: Model, max_scored: int = 4) -> None:
+    def __init__(self, finder: FaceFinder, model: Model, max_scored: int = 4, cheaper: Sequence[Model] = ()) -> None:
         if max_scored < 1:
             raise ValueError(f"max_scored is at least 1, got {max_scored}")
         self._finder = finder
-        self._model = model
+        self._ladder = (model, *cheaper)
         self._max_scored = max_scored
         self._tracker = Tracker()
         self._judge = Judge(model.card.thresholds)
@@ -64,21 +68,27 @@ class Detector:
         Args:
             frame: later than the one before it.
             dropped: frames of the source lost since the one before it; passed on.
-            pace: which stages may rest on this frame. Faces are then carried on where they should be, and verdicts
-                carried over; the result says so (``fresh``).
+            pace: which stages may rest on this frame, and which model scores. Faces are then carried on where they
+                should be, and verdicts carried over; the result says so (``fresh``).
+
+        Raises:
+            ValueError: the ladder has no such rung.
         """
+        if pace.rung >= len(self._ladder):
+            raise ValueError(f"rung {pace.rung} of a ladder of {len(self._ladder)} models")
+        model = self._ladder[pace.rung]
         find = self._frames % pace.find_every == 0
-        score = self._frames % pace.score_every == 0
+        score = self._frames % pace.score_every == pace.score_phase
         self._frames += 1
         clock = _Stopwatch()
         looked, faces, ids = self._follow(frame, find=find)
         clock.lap("find", ran=looked)
         fresh = looked and not len(faces)
         if score and len(faces):
-            self._score(frame, faces, ids, clock)
+            self._score(model, frame, faces, ids, clock)
             fresh = True
         verdict = self._verdict(frame, faces, ids)
-        return FrameResult(frame, verdict, clock.timing(), dropped, fresh, self._model.card.name)
+        return FrameResult(frame, verdict, clock.timing(), dropped, fresh, model.card.name, pace)
 
     def _follow(self, frame: Frame, *, find: bool) -> tuple[bool, Faces, IntArray]:
         """Whether the finder ran; the faces of this frame, found or carried on, and their track ids."""
@@ -87,17 +97,17 @@ class Detector:
             return True, faces, self._tracker.update(faces, frame.pts_ns)
         return False, *self._tracker.expected(frame.pts_ns)
 
-    def _score(self, frame: Frame, faces: Faces, ids: IntArray, clock: _Stopwatch) -> None:
-        card = self._model.card
+    def _score(self, model: Model, frame: Frame, faces: Faces, ids: IntArray, clock: _Stopwatch) -> None:
+        card, scale = model.card, self._ladder[0].card.thresholds
         turns = self._turns(ids)
         crops = crop_faces(frame.bgr, faces.xyxy[turns], card.input_size, card.crop_margin)
         flaws = [flaw(crop, faces.xyxy[i], faces.keypoints[i]) for i, crop in zip(turns, crops, strict=True)]
         clock.lap("crop")
-        p_fake = self._model.scorer.score(crops)  # (k,)
+        p_fake = model.scorer.score(crops)  # (k,)
         clock.lap("score")
         for i, p, why in zip(turns, p_fake, flaws, strict=True):
             track = int(ids[i])
-            self._judge.hear(track, frame.pts_ns, float(p), why)
+            self._judge.hear(track, frame.pts_ns, onto_scale(float(p), card.thresholds, scale), why)
             self._scored_ns[track] = frame.pts_ns
 
     def _turns(self, ids: IntArray) -> IntArray:

@@ -9,7 +9,10 @@ from pathlib import Path
 from detector.card import ModelCard, read, verify
 from detector.types import ModelError
 
+LADDER = ("efficientnet_lite0_256", "efficientnet_lite0_256_int8")
+"""The shipped models that a governor may choose from, most accurate and most costly first. A new one goes in here."""
 DEFAULT_MODEL = "efficientnet_lite0_256_int8"
+"""What is used when none is named, and where the governor's ladder then begins: it must be in :data:`LADDER`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,25 @@ def find(name_or_path: str | Path, folder: Path | None = None) -> StoredModel:
         raise ModelError(f"no model is called {name_or_path!r}; there are: {known}; or give the path of an .onnx file")
     card = verify(folder / f"{name_or_path}.json")
     return StoredModel(card, folder / card.file)
+
+
+def ladder(names: str | None = None) -> tuple[StoredModel, ...]:
+    """The models that a governor may choose from, most accurate first.
+
+    Args:
+        names: names or paths as :func:`find` takes them, with commas between them; None for the default model and
+            what is below it in :data:`LADDER`.
+
+    Raises:
+        ModelError: there is no such model, it is named twice, or it or its card is damaged.
+    """
+    if names is None:
+        return tuple(find(name) for name in LADDER[LADDER.index(DEFAULT_MODEL) :])
+    asked = [names] if "," not in names or Path(names).is_file() else [name.strip() for name in names.split(",")]
+    stored = tuple(find(name) for name in asked)
+    if len({model.path for model in stored}) < len(stored):
+        raise ModelError(f"a model is named twice in {names!r}; name each once, the most accurate first")
+    return stored
 
 
 def _by_path(path: Path) -> StoredModel:

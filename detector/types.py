@@ -217,6 +217,32 @@ class Timing:
     total_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the stages run, and which model scores.
+
+    Attributes:
+        find_every: faces are looked for in every n-th frame that reaches the detector; 1 is every frame.
+        score_every: faces are scored in every n-th.
+        score_phase: which of them, 0..``score_every`` - 1: another phase than finding's 0 keeps the two apart.
+        rung: of the detector's ladder of models; 0 is the first.
+    """
+
+    find_every: int = 1
+    score_every: int = 1
+    score_phase: int = 0
+    rung: int = 0
+
+    def __post_init__(self) -> None:
+        if self.find_every < 1 or self.score_every < 1:
+            raise ValueError(f"a pace is at least 1, got find {self.find_every}, score {self.score_every}")
+        if not 0 <= self.score_phase < self.score_every or self.rung < 0:
+            raise ValueError(
+                f"a phase is from 0 to below {self.score_every} and a rung at least 0, "
+                f"got {self.score_phase} and {self.rung}"
+            )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
     """A judged frame.
@@ -225,7 +251,8 @@ class FrameResult:
         dropped: frames of the source lost between the previous result and this one.
         fresh: True when a face of this frame was scored in this frame, or was looked for and not found;
             False when the verdict is carried over from an earlier frame.
-        model: name of the model that scored.
+        model: name of the model in use for this frame.
+        pace: how often the stages ran, and which model of the ladder that is.
     """
 
     frame: Frame
@@ -234,18 +261,7 @@ class FrameResult:
     dropped: int
     fresh: bool
     model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the stages run: every n-th frame that reaches the detector. 1 is every frame."""
-
-    find_every: int = 1
-    score_every: int = 1
-
-    def __post_init__(self) -> None:
-        if self.find_every < 1 or self.score_every < 1:
-            raise ValueError(f"a pace is at least 1, got find {self.find_every}, score {self.score_every}")
+    pace: Pace = Pace()
 
 
 @dataclass(frozen=True, slots=True)

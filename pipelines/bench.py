@@ -54,22 +54,32 @@ class Plan:
     on_card: str | None = None
 
 
-def bench_command(plan: Plan, target: str | None) -> None:
-    """Measures and tells: a table for people, or JSON to a file or ``-``."""
-    if target is not None and target != "-":
-        refuse_input(target, plan.clip or "")
-        if not is_special(target):
-            writable(target)  # found now, not after the measurement
+def bench_command(plan: Plan, target: str | None, plot: str | None = None) -> None:
+    """Measures and tells: a table for people, or JSON to a file or ``-``; a plot to the file ``plot``."""
+    for path in (target, plot):
+        check_output(path, plan.clip)
     if plan.on_card is not None:
         can_note(find(plan.model), plan.on_card)
-    figures = measure(plan)
+    figures, laps_ms = _measure(plan)
     if plan.on_card is not None:
         note(find(plan.model), plan.on_card, _for_card(figures))
     if target is not None:
         with closing(open_lines(target)) as lines:
             lines.write(json.dumps(figures, allow_nan=False) + "\n")
+    if plot is not None:
+        from pipelines.benchplots import latency_plot
+
+        latency_plot(figures, laps_ms, Path(plot))
     if target != "-":
         print(table(figures))  # noqa: T201
+
+
+def check_output(path: str | None, clip: str | None) -> None:
+    """Finds out now, not after the measurement, whether a file can be written; it must not be the clip."""
+    if path is not None and path != "-":
+        refuse_input(path, clip or "")
+        if not is_special(path):
+            writable(path)
 
 
 def measure(plan: Plan) -> dict[str, Any]:
@@ -78,6 +88,11 @@ def measure(plan: Plan) -> dict[str, Any]:
     Raises:
         TellframeError: the clip cannot be read, or the model is missing.
     """
+    return _measure(plan)[0]
+
+
+def _measure(plan: Plan) -> tuple[dict[str, Any], Float32Array]:
+    """The figures, and what they were made from: float32 (frames, stages), ms."""
     share_one_heap()
     budget, stored = FrameBudget.parse(plan.budget), find(plan.model)
     with as_file(files("assets") / "samples" / "real.mp4") as sample, closing(MediaPipeFaces()) as finder:
@@ -87,7 +102,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         with closing(run(source, detector, FixedPace())) as results:
             seen = _watch(results, plan)
         info = source.info
-    return {
+    figures = {
         "schema": SCHEMA,
         "plan": {k: v for k, v in asdict(plan).items() if k != "on_card"} | {"clip": clip.name},
         "size_wh": info.size_wh,
@@ -100,6 +115,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         "model": {"name": stored.card.name, "kind": stored.card.kind, "sha256": stored.card.sha256},
         "device": device(),
     }
+    return figures, seen.laps_ms
 
 
 def _for_card(figures: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compression.budget import FrameBudget
-from detector.models import StoredModel, find
+from detector.models import StoredModel, ladder
 from detector.types import FrameResult, FrameSource, OutputError, TellframeError, UsageError
 from pipelines.annotated import AnnotatedVideo
 from pipelines.atomic import refuse_input
@@ -26,16 +26,20 @@ from pipelines.sinks import Csv, JsonLines, MultiSink, Sink
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options that the judging commands share; a file name of ``-`` is standard output."""
+    """The options that the judging commands share; a file name of ``-`` is standard output.
 
-    model: str
+    ``model`` None is the shipped ladder. ``governor`` None is yes for live sources, unless there is a ``stride``.
+    """
+
+    model: str | None = None
     budget: str = "33"
     json: str | None = None
     jsonl: str | None = None
     csv: str | None = None
     save_video: str | None = None
     max_frames: int | None = None
-    stride: int = 1
+    stride: int | None = None
+    governor: bool | None = None
     threads: int = 2
     fail_on: FailOn | None = None
     show: bool = False
@@ -55,7 +59,7 @@ def judge(sources: Sequence[FrameSource], options: Options) -> int:
         TellframeError: nothing could be begun: usage, model or output.
         KeyboardInterrupt: the window was closed.
     """
-    settings = Settings(FrameBudget.parse(options.budget), options.stride, options.max_frames)
+    settings = _settings(options)
     _check_outputs(options, sources)
     with Interrupts() as interrupts:
         try:
@@ -68,12 +72,12 @@ def judge(sources: Sequence[FrameSource], options: Options) -> int:
 def _judge_all(sources: Sequence[FrameSource], options: Options, settings: Settings, interrupts: Interrupts) -> int:
     if all(isinstance(source, Unusable) for source in sources):
         return _complain_of_all(sources)
-    model = find(options.model)
+    model, *cheaper = _models(options, settings, sources)
     failure, met = 0, False
     with ExitStack() as stack:
         summaries = stack.enter_context(_summaries(options.json)) if options.json else None
         sink = stack.enter_context(_sinks(options, model, settings.budget, sources))
-        session = stack.enter_context(Session(model, settings, options.threads, interrupts))
+        session = stack.enter_context(Session(model, settings, options.threads, interrupts, cheaper))
         for source in sources:
             try:
                 with _progress(source) as watch:
@@ -92,6 +96,28 @@ def _judge_all(sources: Sequence[FrameSource], options: Options, settings: Setti
             if interrupts():
                 break
     return failure or (EXIT_FAIL_ON if met else 0)
+
+
+def _settings(options: Options) -> Settings:
+    budget = FrameBudget.parse(options.budget)
+    if options.stride is None:
+        return Settings(budget, 1, options.max_frames, options.governor)
+    return Settings(budget, options.stride, options.max_frames, options.governor or False)
+
+
+def _models(options: Options, settings: Settings, sources: Sequence[FrameSource]) -> tuple[StoredModel, ...]:
+    """The models to load: the ladder where a governor may step down it, else its first.
+
+    Raises:
+        ModelError: one is missing or damaged.
+        UsageError: several are named, and nothing chooses between them.
+    """
+    models = ladder(options.model)
+    if settings.governed or (settings.governed is None and any(source.live for source in sources)):
+        return models
+    if options.model is not None and len(models) > 1:
+        raise UsageError("--model names several models, between which the governor chooses: add --governor")
+    return models[:1]
 
 
 def _complain_of_all(sources: Sequence[FrameSource]) -> int:

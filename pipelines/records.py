@@ -39,6 +39,8 @@ CSV_HEADER = (
     "dropped",  # frames lost before this one
     "fresh",  # true | false: judged in this frame, or carried over
     "model",
+    "find_every",  # faces were looked for in every n-th frame
+    "score_every",  # ... and scored in every n-th
 )
 
 
@@ -72,6 +74,8 @@ def frame_record(result: FrameResult, path: str) -> dict[str, Any]:
         "dropped": int(result.dropped),
         "fresh": bool(result.fresh),
         "model": plain(result.model),
+        "find_every": int(result.pace.find_every),
+        "score_every": int(result.pace.score_every),
     }
 
 
@@ -84,7 +88,8 @@ def csv_rows(result: FrameResult, path: str) -> list[list[str]]:
     """The rows of one frame, as cells in the order of ``CSV_HEADER``: one a face, and one when there is none."""
     record = frame_record(result, path)
     frame = [record[key] for key in ("path", "index", "pts_s", "verdict", "reason", "p_fake")]
-    cost = [*record["timing_ms"].values(), record["dropped"], record["fresh"], record["model"]]
+    how = [record[key] for key in ("dropped", "fresh", "model", "find_every", "score_every")]
+    cost = [*record["timing_ms"].values(), *how]
     faces: list[list[Any]] = [
         [face["track"], *face["xyxy"], face["p_fake"], face["verdict"], face["reason"]] for face in record["faces"]
     ]

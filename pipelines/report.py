@@ -48,4 +48,19 @@ def _latency_lines(record: dict[str, Any]) -> list[str]:
     budget = record["budget"]
     kept = "met" if budget["met"] else "NOT met"
     lines.append(f"  budget {budget['period_ms']:.1f} ms: {kept}, {budget['over']} of {record['frames']} frames over")
+    return lines + _pace_lines(record)
+
+
+def _pace_lines(record: dict[str, Any]) -> list[str]:
+    """What the governor did, if it did anything."""
+    pace = record["pace"]
+    if not pace["steps"]:
+        return []
+    lines = [
+        f"  governor: {pace['steps']} changes of pace; at the least, faces looked for in one frame of "
+        f"{pace['find_every']} and scored in one of {pace['score_every']}"
+    ]
+    if len(record["models"]) > 1:
+        used = ", ".join(f"{model['name']} for {model['frames']} frames" for model in record["models"])
+        lines.append(f"  models: {used}")
     return lines

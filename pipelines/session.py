@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self
 
-from compression.budget import FixedPace, FrameBudget
+from compression.budget import FixedPace, FrameBudget, Governor
+from compression.governor import LoadGovernor
 from detector.engine import Detector, Model
 from detector.faces import MediaPipeFaces
 from detector.models import StoredModel
@@ -27,16 +28,25 @@ class Settings:
         budget: what a frame may take.
         stride: every n-th frame is judged.
         max_frames: stop a clip after so many results; None for all of it.
+        governed: whether work is left out to keep the budget; None for live sources only, as frames of others wait.
     """
 
     budget: FrameBudget
     stride: int = 1
     max_frames: int | None = None
+    governed: bool | None = False
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"--max-frames is at least 1, got {self.max_frames}")
         FixedPace(self.stride)  # refuses what is no stride
+        if self.governed is not False and self.stride > 1:
+            raise UsageError("--stride is a fixed pace, and the governor changes it; leave one of them out")
+
+    def governor(self, rungs: int, *, live: bool) -> Governor:
+        """What decides the pace of a source, with so many models to choose from."""
+        governed = live if self.governed is None else self.governed
+        return LoadGovernor(self.budget, rungs) if governed else FixedPace(self.stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +71,20 @@ class Session:
         settings: how clips are judged.
         threads: of the scorer.
         stopped: asked before every frame; a clip ends where it says yes.
+        cheaper: models that the governor may use instead, the most accurate first.
     """
 
     def __init__(
-        self, model: StoredModel, settings: Settings, threads: int, stopped: Callable[[], bool] = lambda: False
+        self,
+        model: StoredModel,
+        settings: Settings,
+        threads: int,
+        stopped: Callable[[], bool] = lambda: False,
+        cheaper: Sequence[StoredModel] = (),
     ) -> None:
         share_one_heap()
         self._stopped = stopped
-        scorer = OnnxScorer(model, threads=threads)
-        scorer.warm_up()
-        self._model = Model(model.card, scorer)
+        self._ladder = [loaded(stored, threads) for stored in (model, *cheaper)]
         self._settings = settings
         self._finder: FaceFinder = MediaPipeFaces()
 
@@ -94,12 +108,13 @@ class Session:
         """
         self._finder.restart()
         path = source.info.name
-        summary = Summary(path, self._model.card, self._settings.budget)
+        model, *cheaper = self._ladder
+        summary = Summary(path, model.card, self._settings.budget)
         stopped: BaseException | None = None
         more = False
         try:
-            detector = Detector(self._finder, self._model)
-            with closing(run(source, detector, FixedPace(self._settings.stride), stopped=self._stopped)) as results:
+            detector = Detector(self._finder, model, cheaper=cheaper)
+            with closing(run(source, detector, self._governor, stopped=self._stopped)) as results:
                 for result in results:
                     if summary.frames == self._settings.max_frames:
                         more = True
@@ -121,6 +136,16 @@ class Session:
             raise NothingToAnalyseError(f"{path}: no frame could be decoded; is it a video?")
         complete = stopped is None and not more and not self._stopped() and not _ended_early(source, summary)
         return ClipResult(summary, summary.record(source.info, source.counts, complete=complete), stopped)
+
+    def _governor(self, source: FrameSource) -> Governor:
+        return self._settings.governor(len(self._ladder), live=source.live)
+
+
+def loaded(stored: StoredModel, threads: int) -> Model:
+    """A model ready to score: no frame pays for loading it, or for its first run."""
+    scorer = OnnxScorer(stored, threads=threads)
+    scorer.warm_up()
+    return Model(stored.card, scorer)
 
 
 def _ended_early(source: FrameSource, summary: Summary) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from compression.budget import FrameBudget
 from detector.card import ModelCard
 from detector.clip import ClipJudge, ClipVerdict
-from detector.types import NS_PER_S, FrameResult, SourceCounts, SourceInfo
+from detector.types import NS_PER_S, FrameResult, Pace, SourceCounts, SourceInfo
 from pipelines.quantiles import Quantiles
 from pipelines.text import plain
 
@@ -21,7 +21,7 @@ class Summary:
 
     Args:
         path: what the user called the clip.
-        card: of the model that scores.
+        card: of the model that scores, or the first of several: their scores are on its scale.
         budget: what a frame may take.
     """
 
@@ -30,7 +30,11 @@ class Summary:
         self._judge = ClipJudge(card.thresholds)
         self._latency = {stage: Quantiles() for stage in STAGES}
         self._last_ns = 0
+        self._pace: Pace | None = None
+        self._find_every = self._score_every = 1
+        self._models: dict[str, int] = {}
         self.frames = 0
+        self.steps = 0
         self.scored = 0
         self.over = 0
         self.dropped = 0
@@ -42,6 +46,7 @@ class Summary:
         self.scored += any(face.p_frame is not None for face in result.verdict.faces)
         self._last_ns = result.frame.pts_ns
         self._judge.add(result)
+        self._note_pace(result)
         timing = result.timing
         self.over += timing.total_ms > self._budget.period_ms
         # A stage that did not run says nothing of what it costs.
@@ -49,6 +54,14 @@ class Summary:
         for stage, ms in stages.items():
             if ms > 0:
                 self._latency[stage].add(ms)
+
+    def _note_pace(self, result: FrameResult) -> None:
+        """What was left out, so that the record can say so."""
+        self.steps += self._pace not in (None, result.pace)
+        self._pace = result.pace
+        self._find_every = max(self._find_every, result.pace.find_every)
+        self._score_every = max(self._score_every, result.pace.score_every)
+        self._models[result.model] = self._models.get(result.model, 0) + 1
 
     def verdict(self) -> ClipVerdict:
         """The word on the clip so far."""
@@ -107,11 +120,13 @@ class Summary:
                 "over": self.over,
                 "met": self.budget_met(),
             },
+            "pace": {"steps": self.steps, "find_every": self._find_every, "score_every": self._score_every},
             "dropped": self.dropped,
             "broken": counts.broken,
             "reconnects": counts.reconnects,
             "complete": complete,
             "model": {"name": self._card.name, "sha256": self._card.sha256},
+            "models": [{"name": plain(name), "frames": frames} for name, frames in self._models.items()],
         }
 
     def _measured_fps(self) -> float | None:

@@ -90,6 +90,11 @@ def test_the_keys_of_a_benchmark_are_documented(tmp_path):
     assert_documented(keys(json.loads(said)), "Benchmark:")
 
 
+def test_the_keys_of_the_governor_under_a_load_are_documented(tmp_path):
+    said = run("tellframe bench --governor --load 1 --frames 20 --warm-up 0 --json -", tmp_path).stdout
+    assert_documented(keys(json.loads(said)), "The governor")
+
+
 def test_the_keys_of_an_evaluation_are_documented():
     assert_documented(keys(json.loads(make_evaluation().to_json())), "Evaluation:")
 

@@ -1,4 +1,4 @@
-"""The plots of an evaluation as SVG for a page. The only file that imports matplotlib.
+"""The plots of an evaluation as SVG for a page. Needs matplotlib.
 
 Colours are those of Okabe and Ito, "Color universal design" (2008), and never the only difference. They are written as
 variables of the page, and text as text, so that a plot follows the page's theme and its fonts.

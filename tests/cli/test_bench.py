@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import pytest
 
 from tests.cli.run import REAL, assert_quiet, assert_refused, tellframe
@@ -56,3 +57,58 @@ def test_what_cannot_be_measured_is_refused_in_one_line(tmp_path, arguments, cod
     done = tellframe(*SHORT, *arguments, cwd=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert_refused(done, code)
+
+
+# ------------------------------------------------------------------------------------------------------------- plots
+
+
+def test_the_latencies_are_plotted(tmp_path):
+    done = tellframe(*SHORT, "--plot", "latency.png", cwd=tmp_path)
+    assert_quiet(done)
+    assert cv2.imread(str(tmp_path / "latency.png")).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--plot", "latency.mp4"), 2), (("--plot", "missing/latency.png"), 6), (("--plot", "plot"), 2)],
+)
+def test_a_plot_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, arguments, code):
+    assert_refused(tellframe(*SHORT, *arguments, cwd=tmp_path), code)
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ModuleNotFoundError('gone', name='matplotlib')")
+    done = tellframe(*SHORT, "--plot", "latency.png", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert_refused(done, 2)
+    assert "pip install 'tellframe[train]'" in done.err
+
+
+# --------------------------------------------------------------------------------------------------------- the governor
+
+
+def test_the_governor_is_shown_under_a_load(tmp_path):
+    models = "efficientnet_lite0_256,efficientnet_lite0_256_int8"
+    files = ("--json", "-", "--plot", "governor.png")
+    asked = ("--governor", "--load", 2, "--model", models, "--budget", 16, "--frames", 90, "--warm-up", 3)
+    done = tellframe("bench", *asked, *files, cwd=tmp_path)
+    assert_quiet(done)
+    (figures,) = done.records()
+    thirds = figures["thirds"]
+    assert [third["frames"] for third in thirds] == [30, 30, 30]
+    line = figures["timeline"]
+    assert {len(values) for values in line.values()} == {90}
+    assert sum(third["over"] for third in thirds) == sum(ms > figures["budget"]["period_ms"] for ms in line["total_ms"])
+    for i, model in enumerate(figures["models"]):
+        assert model["frames"] == line["model"].count(i)
+    assert cv2.imread(str(tmp_path / "governor.png")).std() > 10
+
+
+def test_people_get_a_table_of_the_thirds(tmp_path):
+    done = tellframe("bench", "--governor", "--load", 0, "--frames", 20, "--warm-up", 0, cwd=tmp_path)
+    assert_quiet(done)
+    assert "settled p95" in done.out
+
+
+@pytest.mark.parametrize("arguments", [("--load", 1), ("--governor", "--on-card", "here")])
+def test_options_that_do_not_go_together_are_refused(tmp_path, arguments):
+    assert_refused(tellframe(*SHORT, *arguments, cwd=tmp_path), 2)

@@ -75,6 +75,8 @@ def test_every_bad_input_has_its_line_and_the_first_its_exit_code(inputs, out):
     [
         ("--stride", "0"),
         ("--stride", "many"),
+        ("--stride", "2", "--governor"),
+        ("--model", "efficientnet_lite0_256,efficientnet_lite0_256_int8"),
         ("--max-frames", "0"),
         ("--threads", "0"),
         ("--fail-on", "real"),

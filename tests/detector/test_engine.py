@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detector.card import Thresholds
 from detector.crop import crop_faces
 from detector.engine import Detector, Model
 from detector.types import Label, Pace, Reason
@@ -168,6 +169,56 @@ def test_two_frames_of_the_same_time_do_no_harm():
         frame = make_frame(index, bgr=PICTURE, pts_ns=round(ms * 1e6))
         left, _, right, _ = engine.judge(frame).verdict.faces[0].xyxy
         assert right - left < 200
+
+
+def test_with_a_phase_finding_and_scoring_take_turns():
+    engine, finder, _ = detector(lambda frame: [square(100 + 40 * (frame.index % 2), 100)])  # never sure
+    results = judge(engine, 24, pace=Pace(find_every=4, score_every=2, score_phase=1))
+    assert finder.asked == list(range(0, 24, 4))
+    assert [said.frame.index for said in results if said.timing.score_ms > 0] == list(range(1, 24, 2))
+    assert all(said.pace == Pace(4, 2, 1) for said in results)
+
+
+# ------------------------------------------------------------------------------------------------- a ladder of models
+
+
+def two_models(first=0.8, second=0.2, thresholds=None):
+    """A detector with a cheaper model of another size, and both scorers."""
+    scorers = ScriptedScorer(first), ScriptedScorer(second)
+    large = Model(make_card(name="large"), scorers[0])
+    small = Model(make_card(name="small", input_size=32, thresholds=thresholds or large.card.thresholds), scorers[1])
+    return Detector(ScriptedFinder(still), large, cheaper=[small]), *scorers
+
+
+def test_the_pace_says_which_model_scores_and_the_result_names_it():
+    engine, large, small = two_models()
+    rungs = [0, 0, 1, 1, 1, 0]
+    results = [engine.judge(make_frame(i, bgr=PICTURE), pace=Pace(rung=rung)) for i, rung in enumerate(rungs)]
+    assert [said.model for said in results] == ["large", "large", "small", "small", "small", "large"]
+    assert [said.verdict.faces[0].p_frame for said in results] == pytest.approx([0.8, 0.8, 0.2, 0.2, 0.2, 0.8])
+    assert (len(large.batches), len(small.batches)) == (3, 3)
+
+
+def test_every_model_gets_crops_of_its_own_size():
+    sizes = []
+    engine, _, _ = two_models(lambda crop: sizes.append(len(crop)) or 0.5, lambda crop: sizes.append(len(crop)) or 0.5)
+    for i, rung in enumerate([0, 1, 0]):
+        engine.judge(make_frame(i, bgr=PICTURE), pace=Pace(rung=rung))
+    assert sizes == [64, 32, 64]
+
+
+def test_a_face_keeps_its_word_when_the_model_changes():
+    """The cheaper model's thresholds lie far lower: 0.2 is as suspicious there as 0.8 is here."""
+    engine, _, _ = two_models(0.8, 0.2, thresholds=Thresholds(0.05, 0.1))
+    results = [engine.judge(make_frame(i, bgr=PICTURE), pace=Pace(rung=int(i >= 10))) for i in range(60)]
+    assert {said.verdict.label for said in results[4:]} == {Label.FAKE}
+    assert results[-1].verdict.p_fake > 0.7
+
+
+def test_a_rung_that_is_not_there_is_refused():
+    engine, _, _ = two_models()
+    with pytest.raises(ValueError, match="rung 2 of a ladder of 2"):
+        engine.judge(make_frame(0, bgr=PICTURE), pace=Pace(rung=2))
 
 
 # ---------------------------------------------------------------------------------------------------------- in a crowd

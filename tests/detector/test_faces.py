@@ -123,7 +123,9 @@ def test_keypoints_are_where_a_face_has_them(finder):
         for box, (right_eye, left_eye, nose, mouth, right_ear, left_ear) in zip(
             faces.xyxy, faces.keypoints, strict=True
         ):
-            assert right_ear[0] < right_eye[0] < nose[0] < left_eye[0] < left_ear[0]  # the person's right is our left
+            assert right_ear[0] < right_eye[0] < left_eye[0] < left_ear[0]  # the person's right is our left
+            near = 0.05 * (box[2] - box[0])  # a turned head has its nose before an eye
+            assert right_eye[0] - near < nose[0] < left_eye[0] + near
             assert max(right_eye[1], left_eye[1]) < nose[1] < mouth[1]
             for point in (right_eye, left_eye, nose, mouth):
                 assert (box[:2] < point).all()
@@ -192,7 +194,42 @@ def test_restart_forgets_the_faces_and_the_clock_of_the_last_source(finder, port
     assert len(finder.find(at(far, 0))) == 1  # the clock began again, and the first frame is looked at with both
 
 
+def test_the_same_frames_give_the_same_faces_however_long_the_second_look_takes(finder, portrait):
+    """Beside two other finders at work, and alone."""
+    pictures = [scene((portrait, 1.0, (600, 0))), scene((portrait, 0.5, (0, 680))), scene()]
+    frames = [at(pictures[index // 7 % 3], index) for index in range(42)]
+
+    def boxes():
+        finder.restart()
+        return [finder.find(frame).xyxy.tolist() for frame in frames]
+
+    alone = boxes()
+    stop = threading.Event()
+    rivals = [threading.Thread(target=_keep_busy, args=(stop, frames[0])) for _ in range(2)]
+    for rival in rivals:
+        rival.start()
+    try:
+        assert boxes() == alone
+    finally:
+        stop.set()
+        for rival in rivals:
+            rival.join()
+
+
+def _keep_busy(stop, frame):
+    rival = MediaPipeFaces(check_ms=0)
+    while not stop.is_set():
+        rival.find(frame)
+    rival.close()
+
+
 # ---------------------------------------------------------------------------------------------------- life and death
+
+
+def test_no_thread_outlives_it():
+    before = threading.active_count()
+    MediaPipeFaces().close()
+    assert threading.active_count() == before
 
 
 def test_mediapipe_writes_nothing_on_stderr(capfd, portrait):

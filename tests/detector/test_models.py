@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from detector.card import ModelCard, Thresholds, checksum
-from detector.models import DEFAULT_MODEL, available, find
+from detector.models import DEFAULT_MODEL, LADDER, available, find, ladder
 from detector.types import ModelError
 
 
@@ -84,3 +85,49 @@ def test_every_shipped_model_matches_its_card() -> None:
         assert find(stored.card.name) == stored
         assert stored.path.stem == stored.card.name
         assert stored.card.bytes < 8_000_000
+
+
+# ------------------------------------------------------------------------------------------------------- the ladder
+
+
+def test_every_model_of_the_ladder_is_shipped_and_the_default_is_one_of_them() -> None:
+    assert set(LADDER) <= {stored.card.name for stored in available()}
+    assert DEFAULT_MODEL in LADDER
+    assert len(set(LADDER)) == len(LADDER)
+
+
+def test_each_model_of_the_ladder_costs_less_than_the_one_before() -> None:
+    """By what the cards say of the score stage, where two were measured on one machine."""
+    measured = [find(name).card.measured.get("pipeline at 1280x720") for name in LADDER]
+    for one, next_one in pairwise(measured):
+        if one and next_one and one["device"] == next_one["device"]:
+            assert next_one["score_ms"]["p50"] < one["score_ms"]["p50"]
+
+
+def test_without_a_name_the_ladder_begins_with_the_default() -> None:
+    names = [stored.card.name for stored in ladder()]
+    assert names[0] == DEFAULT_MODEL
+    assert tuple(names) == LADDER[-len(names) :]
+
+
+def test_a_ladder_is_named_with_commas_in_its_order() -> None:
+    one, two = "efficientnet_lite0_256", "efficientnet_lite0_256_int8"
+    assert [stored.card.name for stored in ladder(f"{two}, {one}")] == [two, one]
+    assert [stored.card.name for stored in ladder(one)] == [one]
+
+
+def test_a_path_with_a_comma_in_it_is_one_model(tmp_path: Path) -> None:
+    folder = tmp_path / "x, y"
+    folder.mkdir()
+    assert [stored.card.name for stored in ladder(str(store(folder, "b")))] == ["b"]
+
+
+def test_a_model_named_twice_is_refused() -> None:
+    with pytest.raises(ModelError, match="named twice"):
+        ladder(f"{DEFAULT_MODEL},{DEFAULT_MODEL}")
+
+
+@pytest.mark.parametrize("names", [f"{DEFAULT_MODEL},", f"{DEFAULT_MODEL},nobody", ","])
+def test_a_ladder_with_a_model_that_is_not_there_is_refused(names: str) -> None:
+    with pytest.raises(ModelError, match="no model"):
+        ladder(names)

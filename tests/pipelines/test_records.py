@@ -27,7 +27,7 @@ def test_a_record_has_exactly_the_keys_of_the_schema_in_order():
         '{"track":4,"xyxy":[10.0,20.0,50.0,70.0],"p_fake":0.08,"verdict":"REAL",'
         '"reason":"score below the real threshold"}],'
         '"timing_ms":{"find":8.0,"crop":0.5,"score":3.5,"total":12.4},'
-        '"dropped":2,"fresh":true,"model":"lite0-int8"}\n'
+        '"dropped":2,"fresh":true,"model":"lite0-int8","find_every":1,"score_every":1}\n'
     )
 
 

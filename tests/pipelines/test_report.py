@@ -81,3 +81,13 @@ def test_a_name_cannot_add_lines_or_move_the_cursor(name):
     assert len(text.split("\n")) == 10
     assert "\x1b" not in text
     assert "\r" not in text
+
+
+def test_what_the_governor_did_is_said_when_it_did_something():
+    said = record()
+    said["pace"] = {"steps": 3, "find_every": 4, "score_every": 2}
+    said["models"] = [{"name": "large", "frames": 40}, {"name": "small", "frames": 10}]
+    assert clip_text(said).splitlines()[-2:] == [
+        "  governor: 3 changes of pace; at the least, faces looked for in one frame of 4 and scored in one of 2",
+        "  models: large for 40 frames, small for 10 frames",
+    ]

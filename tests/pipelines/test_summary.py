@@ -1,5 +1,6 @@
 import json
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from compression.budget import FPS_30, FrameBudget
 from detector.clip import ClipJudge
-from detector.types import Label, SourceCounts, SourceInfo, Timing
+from detector.types import Label, Pace, SourceCounts, SourceInfo, Timing
 from pipelines.report import json_text
 from pipelines.summary import Summary
 from tests.doubles import THRESHOLDS, make_card, make_verdict
@@ -29,11 +30,13 @@ KEYS = [
     "segments",
     "latency_ms",
     "budget",
+    "pace",
     "dropped",
     "broken",
     "reconnects",
     "complete",
     "model",
+    "models",
 ]
 
 
@@ -249,3 +252,23 @@ def test_pictures_are_not_kept():
     finally:
         tracemalloc.stop()
     assert kept < 500_000
+
+
+# ---------------------------------------------------------------------------------------------- what was left out
+
+
+def test_a_clip_at_full_pace_says_that_nothing_was_left_out():
+    said = record(of_label(Label.REAL))
+    assert said["pace"] == {"steps": 0, "find_every": 1, "score_every": 1}
+    assert said["models"] == [{"name": "lite0-int8", "frames": 30}]
+
+
+def test_every_change_of_pace_is_counted_and_the_rarest_work_is_told():
+    paces = [Pace(1, 1), Pace(1, 1), Pace(4, 2, 1), Pace(2, 1), Pace(2, 1)]
+    results = [replace(make_result(Label.REAL, index=i), pace=pace) for i, pace in enumerate(paces)]
+    assert record(results)["pace"] == {"steps": 2, "find_every": 4, "score_every": 2}
+
+
+def test_every_model_is_named_with_its_frames():
+    results = [replace(make_result(Label.REAL, index=i), model=name) for i, name in enumerate("aabba")]
+    assert record(results)["models"] == [{"name": "a", "frames": 3}, {"name": "b", "frames": 2}]
