@@ -36,6 +36,7 @@ _PRESSED_TO = 7.0
 """A channel that is to go has lost a factor of exp(7) by the milestone: taking it away changes nothing more."""
 _LARGEST_GRADIENT = 5.0
 _WARM_UP = 20
+_FREE_IN_RECOVERY = ("steps", "learning_rate", "weight_decay", "part", "labels", "logits", "features", "average")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +326,7 @@ class JointRun:
         number = 1 + sum(milestone.passed for milestone in self._milestones)
         wanted = self._wanted(number)
         groups = {g.name: g for g in channel_groups(self._model, self._example) if g.name in wanted}
-        saliency = self._saliency(list(groups.values()))
+        saliency = self._saliency(list(groups.values())) if groups else {}
         going = {
             name: torch.as_tensor(saliency[name]).argsort()[: groups[name].channels - count].sort().values
             for name, count in wanted.items()
@@ -433,14 +434,19 @@ class JointRun:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up a run that was begun with the same student, target and recipe.
 
+        A run that is past its last milestone may go on with more steps, and with other rates and losses.
+
         Raises:
             UsageError: the state belongs to another run.
             ModelError: it is damaged.
         """
         try:
-            for what, ours in (("recipe", asdict(self._recipe)), ("target", dict(self._target))):
-                if state[what] != ours:
-                    raise UsageError(f"the saved run has another {what}; begin a new one elsewhere")
+            theirs, free = state["recipe"], _FREE_IN_RECOVERY if state["recovering"] else ()
+            other = [key for key, value in asdict(self._recipe).items() if key not in free and theirs[key] != value]
+            if other:
+                raise UsageError(f"the saved run has another {', '.join(other)}; begin a new one elsewhere")
+            if state["target"] != self._target:
+                raise UsageError("the saved run has another target; begin a new one elsewhere")
             self._take_up(state)
         except UsageError:
             raise
@@ -466,6 +472,8 @@ class JointRun:
             _load(average.module, state["average"])
             average.n_averaged.fill_(state["averaged"])
         self._optimiser.load_state_dict(state["optimiser"])
+        for group in self._optimiser.param_groups:  # a decay of 0, for vectors, stays
+            group["weight_decay"] = self._recipe.weight_decay if group["weight_decay"] else 0.0
         self._fitted_at = state["fitted_at"]
 
 
