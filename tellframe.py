@@ -51,12 +51,17 @@ class PixelFormat(StrEnum):
 
 Command = Callable[..., Any]
 
+_MODEL_HELP = (
+    "A name that `tellframe models` lists, or a .onnx file. Several with commas between them are a ladder for the "
+    "governor, the most accurate first; one alone is never changed."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Common:
     """The options of every command that judges. Each field is one option; the names are pipelines.commands.Options'."""
 
-    model: Annotated[str, typer.Option(help="A name that `tellframe models` lists, or a .onnx file.")] = DEFAULT_MODEL
+    model: Annotated[str | None, typer.Option(help=_MODEL_HELP, show_default=DEFAULT_MODEL)] = None
     budget: Annotated[str, typer.Option(help="Time a frame may take: 33 (30 fps), 16 (60 fps), or a number of ms.")] = (
         "33"
     )
@@ -65,7 +70,16 @@ class _Common:
     csv: Annotated[str | None, typer.Option(help="One row a frame and face, to FILE or -.")] = None
     save_video: Annotated[str | None, typer.Option(help="Annotated H.264 video; for several clips, a folder.")] = None
     max_frames: Annotated[int | None, typer.Option(min=1, help="Stop a clip after so many frames.")] = None
-    stride: Annotated[int, typer.Option(min=1, help="Judge every n-th frame, carry verdicts over the others.")] = 1
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Judge every n-th frame, carry verdicts over the others: a fixed pace.")
+    ] = None
+    governor: Annotated[
+        bool | None,
+        typer.Option(
+            "--governor/--no-governor",
+            help="Leave work out when the budget is not kept. The default: for live sources, without --stride.",
+        ),
+    ] = None
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the scorer.")] = DEFAULT_THREADS
     fail_on: Annotated[FailOn | None, typer.Option(help="Exit with 10 at this verdict (unsure: at FAKE too).")] = None
 
@@ -209,18 +223,41 @@ def bench(
     clip: Annotated[
         str | None, typer.Argument(metavar="[PATH]", help="Clip to run; a shipped one when left out.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A name that `tellframe models` lists, or a .onnx file.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A name or a .onnx file; with --governor several, with commas.", show_default=DEFAULT_MODEL),
+    ] = None,
     budget: Annotated[str, typer.Option(help="Time a frame may take: 33, 16, or a number of ms.")] = "33",
     frames: Annotated[int, typer.Option(min=20, help="Frames to measure, after the warm-up.")] = 1000,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames before the first that is measured.")] = 50,
     threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the scorer.")] = DEFAULT_THREADS,
     json: Annotated[str | None, typer.Option(help="The figures as JSON, to FILE or - (stdout).")] = None,
+    plot: Annotated[str | None, typer.Option(help="A plot, to FILE.png; needs the extra [train].")] = None,
     on_card: Annotated[str | None, typer.Option(help="Put the figures on the model's card, under this.")] = None,
+    governor: Annotated[
+        bool, typer.Option("--governor", help="Show the governor: frames as from a camera, a load in the middle third.")
+    ] = False,
+    load: Annotated[
+        int | None, typer.Option(min=0, max=256, help="With --governor: busy processes; twice the cores if left out.")
+    ] = None,
 ) -> None:
     """Measure the whole pipeline on this machine: latency, frames a second, memory."""
-    from pipelines.bench import Plan, bench_command
+    if plot is not None:
+        with training.needs_the_extra():
+            from pipelines.benchplots import check_kind
+        check_kind(plot)
+    if not governor:
+        if load is not None:
+            raise UsageError("--load is of --governor; name both or none")
+        from pipelines.bench import Plan, bench_command
 
-    bench_command(Plan(clip, model, budget, frames, warm_up, threads, on_card), json)
+        return bench_command(Plan(clip, model or DEFAULT_MODEL, budget, frames, warm_up, threads, on_card), json, plot)
+    if on_card is not None:
+        raise UsageError("--on-card takes figures of one model at full pace; leave out --governor")
+    from pipelines.underload import LoadPlan, governor_command
+
+    busy = 2 * (os.cpu_count() or 1) if load is None else load
+    return governor_command(LoadPlan(clip, model, budget, frames, warm_up, threads, busy), json, plot)
 
 
 @app.command("app")
@@ -249,7 +286,10 @@ def doctor() -> int:
     return doctor_command()
 
 
-for _command in (training.prepare, training.train, training.evaluate, training.calibrate, training.export):
+for _command in (
+    training.prepare, training.train, training.compress, training.evaluate, training.compare, training.calibrate,
+    training.export,
+):  # fmt: skip
     app.command()(_exits(_command))
 
 

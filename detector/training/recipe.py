@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from detector.training.pairs import Mix
+from detector.training.tables import check_table, read_toml, take_table
 from detector.types import UsageError
 
 OPTIMISERS = ("adamw", "sgd")
@@ -80,25 +79,14 @@ class Recipe:
         Raises:
             UsageError: it is missing, not TOML, has unknown keys, or a value makes no sense.
         """
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"no recipe at {path}") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{path}: not a TOML recipe ({error})") from None
-        return cls.of(data, str(path))
+        return cls.of(read_toml(path), str(path))
 
     @classmethod
     def of(cls, data: Mapping[str, Any], name: str = "recipe") -> Self:
         """The recipe that ``data`` describes; the errors are those of :meth:`read`."""
         given = dict(data)
-        mix = given.pop("mix", {})
-        if not isinstance(mix, dict):
-            raise UsageError(f"{name}: mix must be a table, got {mix!r}")
-        _check(given, cls, name)
-        _check(mix, Mix, f"{name}: mix")
-        if "margin" in mix:
-            mix = mix | {"margin": tuple(mix["margin"])}
+        mix = take_table(given, "mix", Mix, name)
+        check_table(given, cls, name)
         try:
             return cls(**given, mix=Mix(**mix))
         except UsageError as error:
@@ -109,29 +97,3 @@ class Recipe:
         data = asdict(self)
         data["mix"] = data["mix"] | {"margin": list(self.mix.margin)}
         return data
-
-
-def _check(data: Mapping[str, Any], kind: type, name: str) -> None:
-    """Refuses keys that ``kind`` has not, and values of another type than its default's."""
-    known = {f.name: f for f in fields(kind)}
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise UsageError(f"{name}: unknown key {', '.join(unknown)}; there are: {', '.join(known)}")
-    defaults = kind()
-    for key, value in data.items():
-        wanted = getattr(defaults, key)
-        if not _fits(value, wanted):
-            raise UsageError(f"{name}: {key} must be {_NAMES[type(wanted)]}, got {value!r}")
-
-
-_NAMES = {int: "a whole number", float: "a number", str: "a text", tuple: "two numbers", dict: "a table of numbers"}
-
-
-def _fits(value: object, wanted: object) -> bool:
-    if isinstance(wanted, dict):
-        return isinstance(value, dict) and all(_fits(each, 0.0) for each in value.values())
-    if isinstance(wanted, tuple):
-        return isinstance(value, list) and len(value) == len(wanted) and all(_fits(each, 0.0) for each in value)
-    if isinstance(wanted, float):
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return type(value) is type(wanted)

@@ -23,6 +23,7 @@ from pipelines.evaluation.command import evaluate, gather
 from pipelines.evaluation.results import Evaluation
 from pipelines.evaluation.run import Options
 from pipelines.lines import open_lines
+from pipelines.text import plain
 
 SCHEMA = "tellframe.comparison/1"
 _ROUNDS = 3
@@ -143,9 +144,10 @@ def accuracy(evaluation: Evaluation, reference: Evaluation) -> dict[str, Any]:
         "clips": len(pairs),
         "video_auc": round(aucs[""], 4) if "" in aucs else None,
         "drop_points": overall,
-        "drop_points_by_method": drops,
-        "clips_by_method": {name: part.video.fakes for name, part in evaluation.methods.items()},
-        "worst_method": max(drops, key=drops.__getitem__) if drops else None,
+        "methods": [
+            {"method": plain(name), "clips": evaluation.methods[name].video.fakes, "drop_points": drop}
+            for name, drop in drops.items()
+        ],
         "changed": sum(a != b for a, b in pairs),
         "reversed": sum(_CLOSED.get(a) == b for a, b in pairs),
     }
@@ -199,10 +201,10 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, _Cell]:
 
 
 def _worst(accuracy: Mapping[str, Any]) -> str:
-    name = accuracy["worst_method"]
-    if name is None:
+    if not accuracy["methods"]:
         return ""
-    return f"{name} {accuracy['drop_points_by_method'][name]:+.1f} ({accuracy['clips_by_method'][name]} clips)"
+    worst = max(accuracy["methods"], key=lambda each: each["drop_points"])
+    return f"{worst['method']} {worst['drop_points']:+.1f} ({worst['clips']} clips)"
 
 
 def _write(target: str, text: str) -> None:

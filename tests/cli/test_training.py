@@ -117,6 +117,9 @@ def test_evaluation_writes_figures_and_a_page_and_a_note_on_the_card(way):
         (("export", "none.pt", "--out", "m.onnx", "--size", "100"), 2, "multiple of 32"),
         (("calibrate", "--model", "a_name", "--data", "."), 2, "give the path of an .onnx file"),
         (("calibrate", "--model", "none.onnx", "--data", "."), 5, "no model at none.onnx"),
+        (("compress", "--data", "nowhere", "--out", "small"), 3, "no such directory; make shards"),
+        (("compress", "--data", ".", "--out", "small", "--recipe", "none.toml"), 2, "no recipe at none.toml"),
+        (("compress", "--data", ".", "--out", "small", "--policy", "none.json"), 3, "none.json: cannot be read"),
         (("evaluate", "--data", "nowhere"), 3, "nowhere"),
         (("bench", "--on-card", " "), 2, "needs a heading"),
     ],
@@ -138,6 +141,7 @@ def without(package):
     [
         ("torch", ("train", "--data", ".", "--out", "run")),
         ("accelerate", ("train", "--data", ".", "--out", "run")),
+        ("torch_pruning", ("compress", "--data", ".", "--out", "small")),
         ("onnx", ("calibrate", "--model", "m.onnx", "--data", ".")),
         ("torch", ("export", "a.pt", "--out", "m.onnx")),
         ("torch", ("evaluate", "--data", str(SAMPLES.parent), "--model", "a.pt")),

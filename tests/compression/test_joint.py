@@ -182,6 +182,19 @@ def test_the_gate_takes_a_phase_back_and_the_run_recovers_with_what_it_has(
         assert torch.isfinite(result(picture(SIZE))).all()
 
 
+def test_steps_that_end_inside_a_phase_leave_no_half_pressed_channels(
+    student: GraphModule, target: dict[str, int], teacher: DenseTeacher
+) -> None:
+    scores = iter([1.0, 0.0])  # the first phase is taken back, the next one is twice as long: 3 + 6 steps of 8
+    recipe = replace(RECIPE, steps=8, pruning=0.75, milestones=2, learning_rate=1e-9, weight_decay=0.0)
+    run, told = run_of(student, target, recipe, teacher=teacher, evaluate=lambda _: next(scores))
+    result = run.run()
+    assert told[-1] == "the steps ended inside a phase: it is taken back"
+    for name, layer in result.named_modules():
+        if isinstance(layer, FoldedConv2d):
+            torch.testing.assert_close(layer.weight, student.get_submodule(name).weight, atol=1e-5, rtol=0)  # type: ignore[arg-type]
+
+
 def test_a_network_follows_its_teacher_better_after_the_run(
     student: GraphModule, dense: GraphModule, teacher: DenseTeacher
 ) -> None:

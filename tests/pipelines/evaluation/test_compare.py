@@ -22,9 +22,10 @@ def test_drops_are_in_points_of_auc_and_the_worst_method_is_named():
     found = accuracy(seen(*reals, *worse), seen(*reals, *good))
     assert found["video_auc"] == 0.75
     assert found["drop_points"] == 25.0
-    assert found["drop_points_by_method"] == {"swap": 0.0, "talk": 50.0}
-    assert found["worst_method"] == "talk"
-    assert found["clips_by_method"] == {"swap": 1, "talk": 1}
+    assert found["methods"] == [
+        {"method": "swap", "clips": 1, "drop_points": 0.0},
+        {"method": "talk", "clips": 1, "drop_points": 50.0},
+    ]
 
 
 def test_verdicts_that_changed_are_counted_and_those_that_turned_round_among_them():
