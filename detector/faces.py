@@ -40,6 +40,8 @@ class _BoxShape:
 
 
 _METRICS_HOST = "play.googleapis.com"
+_WARM_UPS = 6
+_TENSOR_BYTES = 300_000  # about what the models' input takes, so that malloc serves both from the same place
 _ENOUGH = 560  # px: three times what the finer model looks at
 
 
@@ -179,8 +181,12 @@ class _FaceModel:
                 self._detector = vision.FaceDetector.create_from_options(options)
             except (RuntimeError, ValueError):
                 raise ModelError(f"{which.file}: the face model is damaged; reinstall tellframe") from None
-            # The first run builds kernels and logs about it: done here, so that no frame pays for it.
-            self.find(_Picture(np.zeros((64, 64, 3), np.uint8), 1))
+            # The first run builds kernels and logs about it: done here, so that no frame pays for it. The first tensor
+            # that malloc does not align to 64 bytes is logged as well, once a process: what is held moves the next one.
+            held = []
+            for i in range(_WARM_UPS):
+                self.find(_Picture(np.zeros((64, 64, 3), np.uint8), 1))
+                held.append(np.empty(_TENSOR_BYTES + 16 * i, np.uint8))
 
     def find(self, picture: _Picture) -> Faces:
         """All faces of ``picture``, most confident first, in pixels of the frame."""
