@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compression.calibrate import PIXEL_RANGE
 from compression.deciding import Tell
 from compression.examples import Batch
 from compression.export import finish
@@ -19,7 +20,6 @@ from compression.pool import Pool, make_pool
 from compression.recipe import DetectorRecipe
 from compression.start import Start
 from compression.subject import Subject
-from compression.variants import PIXELS
 from compression.workspace import digest
 from detector.training.pairs import PairMaker
 from detector.training.samples import SampleStore
@@ -78,7 +78,7 @@ def detector_compression(
     if places.threads is not None:
         torch.set_num_threads(places.threads)
     size = recipe.teacher_size if start.card is None else start.card.input_size
-    subject = Subject.of(start.network, {size: _Noise(size)}, PIXELS)
+    subject = Subject.of(start.network, {size: _Noise(size)}, PIXEL_RANGE)
     folder = places.pool or places.out / "pool"
     _fill_pool(folder, recipe, start, places, subject.teacher(), size, tell)
     sizes = recipe.sizes if policy is None else (policy.input_size,)

@@ -19,7 +19,7 @@ import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -102,9 +102,7 @@ def halve(model: ModelProto) -> ModelProto:
             raise ModelError(f"{name} holds values too large for fp16 (65504); store this model as fp32")
         tensor.CopyFrom(numpy_helper.from_array(values, name + "_half"))
         casts.append(helper.make_node("Cast", [tensor.name], [name], name=f"/cast/{name}", to=TensorProto.FLOAT))
-    nodes = [*casts, *halved.graph.node]
-    del halved.graph.node[:]
-    halved.graph.node.extend(nodes)
+    prepend(halved, casts)
     onnx.checker.check_model(halved, full_check=True)
     return halved
 
@@ -234,7 +232,7 @@ def _enter_float(model: ModelProto) -> None:
             numpy_helper.from_array(np.array(PIXEL_MEAN, np.uint8), "pixel_zero"),
         ]
     )
-    _prepend(model, [transpose, normalise])
+    prepend(model, [transpose, normalise])
 
 
 def _enter_quantised(model: ModelProto, quantise: NodeProto) -> None:
@@ -249,10 +247,10 @@ def _enter_quantised(model: ModelProto, quantise: NodeProto) -> None:
         raise ModelError(f"the input is quantised with scale {scale} and zero point {zero}, not as pixels are")
     model.graph.node.remove(quantise)
     transpose = helper.make_node("Transpose", [CROPS], [quantise.output[0]], name="/planes", perm=[0, 3, 1, 2])
-    _prepend(model, [transpose])
+    prepend(model, [transpose])
 
 
-def _prepend(model: ModelProto, nodes: list[NodeProto]) -> None:
+def prepend(model: ModelProto, nodes: list[NodeProto]) -> None:
     """Puts ``nodes`` before all others."""
     everything = [*nodes, *model.graph.node]
     del model.graph.node[:]
@@ -317,15 +315,22 @@ def compare(expected: Float32Array, got: Float32Array) -> Difference:
     return Difference(float(p_fake), float(np.abs(expected - got).max()), len(expected))
 
 
-def run_logits(model: ModelProto, crops: UInt8Array, batch: int = 8) -> Float32Array:
-    """The logits, float32 (n,), that a finished ``model`` gives uint8 RGB ``crops`` (n, S, S, 3)."""
+def cpu_session(model: ModelProto, *, optimise: bool = True) -> Any:
+    """An onnxruntime.InferenceSession of ``model`` on the CPU, as the scorer makes it, or without any optimisation."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(
         model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
     )
+
+
+def run_logits(model: ModelProto, crops: UInt8Array, batch: int = 8) -> Float32Array:
+    """The logits, float32 (n,), that a finished ``model`` gives uint8 RGB ``crops`` (n, S, S, 3)."""
+    session = cpu_session(model)
     parts = [session.run([LOGIT], {CROPS: crops[i : i + batch]})[0] for i in range(0, len(crops), batch)]
     return np.concatenate(parts)
 

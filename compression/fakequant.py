@@ -98,7 +98,6 @@ class FoldedConv2d(nn.Conv2d):
     gain: float (out,): what the batch norm multiplied by.
     log2_step: float (out,): log2 of the weight's steps; None for float weights.
     bits: of the weight.
-    plain: computes an ordinary convolution, for those who trace dependencies.
     exact: nothing is rounded; see :func:`without_rounding`.
     once: the rounded weight while :func:`weights_once` holds it.
     sources: what rounds its input, in a tuple, as it is no part of this layer; empty for float weights.
@@ -107,7 +106,6 @@ class FoldedConv2d(nn.Conv2d):
     gain: nn.Parameter
     log2_step: nn.Parameter | None
     bits: int
-    plain: bool
     exact: bool
     once: Tensor | None
     sources: tuple[Activation, ...]
@@ -138,7 +136,7 @@ class FoldedConv2d(nn.Conv2d):
         folded.weight.data.copy_(conv.weight.detach())
         cast(nn.Parameter, folded.bias).data.copy_(shift)
         folded.gain = nn.Parameter(gain.clone())
-        folded.bits, folded.plain, folded.exact = bits, False, False
+        folded.bits, folded.exact = bits, False
         folded.once, folded.log2_step, folded.sources = None, None, ()
         if bits != FLOAT:
             folded.log2_step = nn.Parameter(weight_steps(folded.folded_weight().detach(), bits).log2())
@@ -157,8 +155,6 @@ class FoldedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        if self.plain:
-            return cast(Tensor, self._conv_forward(x, self.weight, self.bias))
         if self.exact:
             return cast(Tensor, self._conv_forward(x, self.folded_weight(), self.bias))
         weight = self.rounded_weight() if self.once is None else self.once
@@ -192,7 +188,7 @@ class Activation(nn.Module):
         step = max(high - low, 1e-6) / TOP
         self.zero = round(-low / step)
         self.limit = limit
-        self.plain = self.exact = False
+        self.exact = False
         self.log2_step = nn.Parameter(torch.tensor(step).log2(), requires_grad=learned)
 
     @property
@@ -203,8 +199,6 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` on the grid."""
-        if self.plain:
-            return x
         if self.exact:
             return x.clamp(-self.zero * self.step, (TOP - self.zero) * self.step)
         return rounded(x, self.step, self.zero, 0, TOP)
@@ -223,16 +217,6 @@ def weight_steps(weight: Tensor, bits: int) -> Tensor:
         error = ((rows / step[:, None]).round().clamp(-limit, limit) * step[:, None] - rows).square().sum(1)
         best, least = torch.where(error < least, step, best), torch.minimum(error, least)
     return best
-
-
-@contextmanager
-def plain(model: nn.Module) -> Iterator[None]:
-    """Turns rounding off inside the block: what is traced then is an ordinary network."""
-    _set_plain(model, True)
-    try:
-        yield
-    finally:
-        _set_plain(model, False)
 
 
 @contextmanager
@@ -267,12 +251,6 @@ def weights_once(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.once = None
-
-
-def _set_plain(model: nn.Module, value: bool) -> None:
-    for module in model.modules():
-        if isinstance(module, FoldedConv2d | Activation):
-            module.plain = value
 
 
 # --------------------------------------------------------------------------------------------------- preparing

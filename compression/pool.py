@@ -23,6 +23,7 @@ from compression.examples import GRID, Batch
 from compression.joint import Teacher
 from detector.training.backbone import normalise
 from detector.training.pairs import PairMaker
+from detector.training.workers import one_thread
 from detector.types import ModelError, OutputError, UInt8Array
 
 _MADE = "made.json"
@@ -145,7 +146,7 @@ def _fill(
         cast(Any, _AtSizes(maker, (*sizes, teacher_size))),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         multiprocessing_context="spawn" if workers else None,
     )
     for i, (*crops, for_teacher) in enumerate(loader):
@@ -188,10 +189,3 @@ def _new(path: Path, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
 
 def _crops(size: int) -> str:
     return f"crops_{size}.npy"
-
-
-def _one_thread(_: int) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)

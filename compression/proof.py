@@ -6,15 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from onnx import ModelProto
 from torch.fx import GraphModule
 
-from compression.export import CORE_INPUT, CORE_OUTPUT, CROPS, LOGIT, probe_crops
+from compression.export import CORE_INPUT, CORE_OUTPUT, CROPS, LOGIT, cpu_session, probe_crops
 from compression.fakequant import FLOAT, FoldedConv2d, without_rounding
 from compression.quantize import WEIGHT_LIMIT, float_convolutions, largest_weight
-from detector.scorer import DISABLED_OPTIMIZERS
 from detector.training.backbone import normalise
 from detector.types import Float32Array, ModelError, UInt8Array
 
@@ -113,13 +111,7 @@ def _as_input(part: UInt8Array | Float32Array) -> torch.Tensor:
 
 def _logits(model: ModelProto, crops: UInt8Array | Float32Array, *, optimise: bool) -> Float32Array:
     """What ``model`` makes of ``crops``, float32 (n, outputs)."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, ["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
-    )
+    session = cpu_session(model, optimise=optimise)
     names = (CROPS, LOGIT) if crops.dtype == np.uint8 else (CORE_INPUT, CORE_OUTPUT)
     parts = [session.run([names[1]], {names[0]: part})[0] for part in _parts(crops)]
     return np.concatenate(parts).reshape(len(crops), -1)

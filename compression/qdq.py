@@ -20,8 +20,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from compression.export import trace_core
-from compression.fakequant import BIAS_LIMIT, FLOAT, LEVELS, TOP, Activation, FoldedConv2d, rounded
+from compression.export import prepend, trace_core
+from compression.fakequant import BIAS_LIMIT, LEVELS, TOP, Activation, FoldedConv2d, rounded
 from detector.types import Float32Array, IntArray, UInt8Array
 
 
@@ -190,9 +190,7 @@ def pack(model: ModelProto, bits: Mapping[str, int]) -> ModelProto:
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(_packed(integers.astype(np.int64), _PACKINGS[width]), f"{name}_packed"))
         unpacking += _unpack(packed, name, integers.shape, _PACKINGS[width])
-    nodes = [*unpacking, *packed.graph.node]
-    del packed.graph.node[:]
-    packed.graph.node.extend(nodes)
+    prepend(packed, unpacking)
     onnx.checker.check_model(packed, full_check=True)
     return packed
 
@@ -251,14 +249,6 @@ def _unpack(model: ModelProto, name: str, shape: tuple[int, ...], packing: _Pack
         )
         for i, (op, inputs, output, attributes) in enumerate(steps)
     ]
-
-
-def weight_bytes(shape: tuple[int, ...], bits: int) -> int:
-    """Bytes that a weight of ``shape`` (out, ...) takes in a file, with its steps (float32) and biases."""
-    values, out = int(np.prod(shape)), shape[0]
-    if bits == FLOAT:
-        return 4 * values + 4 * out
-    return -(-values * bits // 8) + 8 * out
 
 
 def integers_of(model: ModelProto) -> dict[str, Float32Array]:

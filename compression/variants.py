@@ -9,6 +9,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from compression.calibrate import PIXEL_RANGE
 from compression.fakequant import FLOAT, with_fake_quantisation
 from compression.prune import keep_channels
 from compression.qdq import quantised_core
@@ -29,8 +30,5 @@ def core_of(
     pruned = keep_channels(model, example, kept) if kept else model
     names = [name for name, module in pruned.named_modules() if isinstance(module, nn.Conv2d)]
     bits = dict.fromkeys(names, FLOAT if precision == "fp32" else 8)
-    rounding = with_fake_quantisation(pruned, bits, [example[:1]], PIXELS if example.shape[1] == 3 else None)
+    rounding = with_fake_quantisation(pruned, bits, [example[:1]], PIXEL_RANGE if example.shape[1] == 3 else None)
     return quantised_core(rounding, int(example.shape[-1]), int(example.shape[1]))
-
-
-PIXELS = (-127 / 128, 1.0)

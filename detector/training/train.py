@@ -31,6 +31,7 @@ from detector.training.samples import SampleStore
 from detector.training.scorer import RUN_TIME_MARGIN
 from detector.training.step import PREFIX_BATCH, Step, learning_rate
 from detector.training.validation import ValidationSet, mean_auc
+from detector.training.workers import one_thread
 from detector.types import ModelError, OutputError, UsageError
 
 LAST, BEST, FINAL = "last.pt", "best.pt", "final.pt"
@@ -180,7 +181,7 @@ def _batches(
         batch_sampler=_Numbers(first, recipe.pairs, each_step, recipe.steps - state.step),
         num_workers=places.workers,
         collate_fn=_collate,
-        worker_init_fn=_one_thread,
+        worker_init_fn=one_thread,
         persistent_workers=False,
         prefetch_factor=4 if places.workers else None,
         pin_memory=accelerator.device.type == "cuda",
@@ -209,14 +210,6 @@ class _Numbers(Sampler[list[int]]):
 def _collate(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     crops = torch.stack([torch.from_numpy(pair.crops) for pair in pairs])
     return crops, torch.tensor([pair.kind for pair in pairs]), tuple(name for pair in pairs for name in pair.failed)
-
-
-def _one_thread(_: int) -> None:
-    """A worker of several uses one core."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 # --------------------------------------------------------------------------------------------------- watching

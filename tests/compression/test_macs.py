@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compression.calibrate import PIXEL_RANGE
 from compression.export import export_core, finish, halve
 from compression.fakequant import with_fake_quantisation
 from compression.macs import macs
 from compression.qdq import pack, quantised_core
 from compression.trace import traced
-from compression.variants import PIXELS
 from detector.training.backbone import Architecture, EfficientNetLite
 from tests.compression.networks import picture, settle
 
@@ -43,7 +43,7 @@ def counted(model: nn.Module, x: Tensor) -> int:
 def test_they_are_those_of_the_definition_in_every_form_of_a_model(backbone: nn.Module) -> None:
     x = picture(SIZE)
     expected = counted(backbone, x)
-    rounding = with_fake_quantisation(traced(backbone, x), {"conv_head": 4}, [x], PIXELS)
+    rounding = with_fake_quantisation(traced(backbone, x), {"conv_head": 4}, [x], PIXEL_RANGE)
     int8 = finish(quantised_core(rounding, SIZE))
     dense = finish(export_core(backbone, SIZE, fold=False))
     assert [macs(model) for model in (dense, halve(dense), int8, pack(int8, {"conv_head": 4}))] == [expected] * 4

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch.fx import GraphModule
 
+from compression.calibrate import PIXEL_RANGE
 from compression.export import finish, probe_crops, run_logits
 from compression.fakequant import FLOAT, FoldedConv2d, with_fake_quantisation
 from compression.proof import prove
 from compression.qdq import integers_of, pack, quantised_core
 from compression.quantize import WEIGHT_LIMIT, float_convolutions, largest_weight, optimised
 from compression.trace import traced
-from compression.variants import PIXELS
 from detector.training.backbone import Architecture, EfficientNetLite, normalise
 from detector.types import ModelError
 from tests.compression.networks import MobileNetV3Small, ResNet18, picture, settle
@@ -28,7 +28,7 @@ def network(bits: dict[str, int] | None = None) -> GraphModule:
     torch.manual_seed(0)
     model = traced(settle(EfficientNetLite(Architecture(width=0.5, depth=0.6, head=64))), picture(SIZE))
     crops = normalise(torch.from_numpy(probe_crops(SIZE)))
-    return with_fake_quantisation(model, bits or {}, [crops], PIXELS)
+    return with_fake_quantisation(model, bits or {}, [crops], PIXEL_RANGE)
 
 
 @pytest.fixture(scope="module")
