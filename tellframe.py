@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -263,18 +264,26 @@ def bench(
 @app.command("app")
 @_exits
 def web_app(
-    model: Annotated[str, typer.Option(help="A name that `tellframe models` lists, or a .onnx file.")] = DEFAULT_MODEL,
+    model: Annotated[str | None, typer.Option(help=_MODEL_HELP, show_default=DEFAULT_MODEL)] = None,
     budget: Annotated[str, typer.Option(help="Time a frame may take: 33, 16, or a number of ms.")] = "33",
-    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of the scorer.")] = DEFAULT_THREADS,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of a scorer, of which several may run.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on; one that others can reach needs --auth.")] = (
+        "127.0.0.1"
+    ),
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port on 127.0.0.1; a free one if left out.")
+        int | None, typer.Option(min=1, max=65535, help="Port; the first free one from 7860 if left out.")
     ] = None,
-) -> None:
-    """Open the web page on this machine: drop a video, see its verdict."""
-    from webapp.app import serve
+    auth: Annotated[str | None, typer.Option(help="FILE with one name:password a line: who may use the page.")] = None,
+    certificate: Annotated[
+        str | None, typer.Option(help="TLS certificate, a PEM file: cameras of other machines need https.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Its key, a PEM file.")] = None,
+) -> int:
+    """Open the web page: a live camera, a video, the model, its limits. On this machine only, unless --host says else."""
+    from webapp.app import Place, serve
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server closes at it
-    serve(model, budget, threads, port)
+    place = Place(host, port, *(None if file is None else Path(file) for file in (auth, certificate, key)))
+    return serve(model, budget, threads, place)
 
 
 @app.command()

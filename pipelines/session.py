@@ -67,24 +67,24 @@ class Session:
     """The models, loaded once, for any number of clips; a context manager.
 
     Args:
-        model: what scores.
+        model: what scores; one that is loaded already is shared with whoever loaded it.
         settings: how clips are judged.
-        threads: of the scorer.
+        threads: of the scorers that are loaded here.
         stopped: asked before every frame; a clip ends where it says yes.
         cheaper: models that the governor may use instead, the most accurate first.
     """
 
     def __init__(
         self,
-        model: StoredModel,
+        model: StoredModel | Model,
         settings: Settings,
         threads: int,
         stopped: Callable[[], bool] = lambda: False,
-        cheaper: Sequence[StoredModel] = (),
+        cheaper: Sequence[StoredModel | Model] = (),
     ) -> None:
         share_one_heap()
         self._stopped = stopped
-        self._ladder = [loaded(stored, threads) for stored in (model, *cheaper)]
+        self._ladder = [each if isinstance(each, Model) else loaded(each, threads) for each in (model, *cheaper)]
         self._settings = settings
         self._finder: FaceFinder = MediaPipeFaces()
 
