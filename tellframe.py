@@ -279,7 +279,7 @@ def web_app(
     ] = None,
     key: Annotated[str | None, typer.Option(help="Its key, a PEM file.")] = None,
 ) -> int:
-    """Open the web page: a live camera, a video, the model, its limits. On this machine only, unless --host says else."""
+    """Open the web page: live, video, model, limits. On this machine only, unless --host says otherwise."""
     from webapp.app import Place, serve
 
     place = Place(host, port, *(None if file is None else Path(file) for file in (auth, certificate, key)))

@@ -103,7 +103,7 @@ def heat_picture(crop: UInt8Array, heat: Float32Array, side: int = 360) -> UInt8
 
 
 def region_name(heat: Float32Array, crop_margin: float) -> str:
-    """Which part speaks most for fake, in words that finish "What spoke most for fake: ".
+    """Which part speaks most for fake, in words that finish "Spoke most for fake: ".
 
     It is read off the geometry of the crop, so it holds for a face that is upright and turned to the camera; left and
     right are those of the picture. Places are medians over 127 faces of 63 development clips.

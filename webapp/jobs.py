@@ -60,8 +60,8 @@ class Jobs:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            users = dict(self._users)
-        for _, job in users.values():
+            users, given_up = list(self._users), [job for _, job in self._users.values()]
+        for job in given_up:  # all before any is waited for: the next in line must not begin
             job.cancel()
         for user in users:
             self.forget(user)

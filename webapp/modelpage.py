@@ -23,6 +23,7 @@ _KINDS: Final = {
     "ptq": "the original, rounded after training",
     "hqp": "pruned and rounded jointly (HQP)",
 }
+_ARMS: Final = {"dense": "trained", "ptq": "then rounded", "hqp": "HQP"}
 _MEASURE = (
     "How fast is it on the machine that serves this page? This runs the real benchmark there: each model judges a "
     "sample clip for a few seconds, about a quarter of a minute in all. Live sessions and videos that are being judged "
@@ -188,13 +189,13 @@ def _where(cards: Sequence[ModelCard]) -> str:
 
 def arms_html(reports: Reports, cards: Sequence[ModelCard]) -> str:
     """The models on one machine in one run, taking turns: the only way to compare times."""
-    times = ("Score p50, ms", "Times faster (95 % interval)")
-    head = ("Model", "What it is", *times, "MB", "Frame p50 / p95, ms", "AUC (95 % interval)")
+    times = ("Score p50, ms", "Faster (95 % interval)")
+    head = ("Model", "How it was made", *times, "MB", "Frame p50 / p95, ms", "AUC (95 % interval)")
     aucs = {card.name: _auc(card) for card in cards}
     rows = [
         (
             row["name"],
-            _KINDS[row["kind"]],
+            _ARMS[row["kind"]],
             f"{row['score_ms']['p50_ms']:.1f}",
             _faster(row["score_ms"]),
             f"{row['bytes'] / 1e6:.2f}",
@@ -250,7 +251,7 @@ def _block_cells(block: Block) -> tuple[str, str]:
         return f'{bar} <span class="tf-gone">none: left out</span>', "-"
     kept = ", ".join(f"{kept} of {every}" for kept, every in block.channels)
     words = f"{kept} ({block.kept_share:.0%})" if kept else "all"
-    return f"{bar} <span>{words}</span>", " / ".join(map(str, block.bits)) or "floating point"
+    return f"{bar} <span>{words}</span>", " / ".join(map(str, block.bits)) or "float"
 
 
 def _counted(bits: Iterable[int]) -> str:

@@ -117,7 +117,7 @@ def _video_tab(parts: Parts) -> None:
     outputs = [progress, cancel, result, *shown]
     start = _start_with(parts)
     follow = _follow_with(parts, len(shown))
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     begun = [
         upload.upload(start, [upload, pace], [ident, progress, cancel, result], queue=False, **quiet),
         *(
@@ -219,8 +219,12 @@ def _follow_with(parts: Parts, count: int) -> Any:
         if job is None:  # it was refused, or another took its place
             yield [gr.skip(), gr.skip(), gr.skip(), *nothing]
             return
+        said = ""
         while not job.ended:
-            yield [_progress_html(job, parts.jobs.ahead(job)), gr.skip(), gr.skip(), *nothing]
+            words = _progress_html(job, parts.jobs.ahead(job))
+            if words != said:
+                yield [words, gr.skip(), gr.skip(), *nothing]
+            said = words
             await asyncio.sleep(_TELL_EVERY_S)
         off = gr.Button(interactive=False)
         try:
@@ -285,7 +289,7 @@ def _scripts_api(parts: Parts) -> None:
             assert job is not None
             while not job.ended:
                 await asyncio.sleep(_TELL_EVERY_S)
-            return json_text(job.result().record)
+            return json_text(dict(job.result().record))
         except TellframeError as error:
             raise gr.Error(str(error), print_exception=False) from None
         finally:

@@ -251,6 +251,7 @@ def test_the_line_is_first_come_first_served_and_everybody_sees_how_many_are_ahe
     seen = []
     while not waiting[-1].ended:
         seen.append(jobs.ahead(waiting[-1]))
+        time.sleep(0.001)
     assert sorted(seen, reverse=True) == seen
     assert set(seen) >= {2, 1, 0}
     ages = [job.age_s for job in (first, *waiting)]

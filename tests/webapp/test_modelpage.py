@@ -211,7 +211,7 @@ def test_the_policy_tells_what_became_of_every_block(reports):
         else:
             assert rows[name] == ["none: left out", "-"]
     assert rows["1.0"] == ["80 of 96 (83%)", "8 / 8 / 8"]
-    assert rows["classifier"] == ["all", "floating point"]
+    assert rows["classifier"] == ["all", "float"]
     assert "Left out whole: 2.1, 3.1, 3.2, 4.2, 5.1." in text_of(html)
     assert 'style="width:83.3%"' in html
 

@@ -107,7 +107,7 @@ export class View {
   say(words, kind, action, isPossible) {
     const { go, state, said } = this.parts;
     set(said, words);
-    set(state, { rest: "–", busy: "…", live: "●", wrong: "!" }[kind]);
+    set(state, { rest: "–", busy: "⋯", live: "●", wrong: "!" }[kind]);
     this.#root.dataset.kind = kind;
     set(go, action);
     go.disabled = !isPossible;

@@ -27,7 +27,7 @@ const STATES = {
   offline: ["wrong", "Tellframe cannot be reached. See whether it still runs, then press Start."],
   stale: ["wrong", "This page is too old. Reload it."],
   error: ["wrong", "Something went wrong. Press Start to try again."],
-  insecure: ["wrong", "Browsers give a camera only to pages from https:// or from localhost. Open this page at such an address."],
+  insecure: ["wrong", "Browsers open cameras for https:// and for localhost only. Open this page at such an address."],
 };
 const COMES_BACK = ["missing", "unplugged"];
 const RUNNING = ["asking", "connecting", "waiting", "starting", "running", "silent", "lost"];
