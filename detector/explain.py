@@ -24,10 +24,11 @@ root mean square over 18 faces of development clips), at worst by 0.16."""
 STRONG: Final = 1.0
 """Log-odds at which a part has its full colour: there its cover divides the odds of fake by 2.7."""
 EXPLANATION: Final = (
-    "The grey picture is the face as the model saw it. Each part of it was covered in turn with a blurred copy, and "
-    "scored again. Orange: without this part the score falls, so it spoke for fake; the ring marks the strongest. "
-    "Blue: without it the score rises, so it spoke for real, or the cover itself looks like a trace of manipulation. "
-    "This shows what the score depends on. It does not show what was manipulated, or that anything was."
+    "The picture in grey, blue and orange is the face as the model saw it. Each part was covered in turn with a "
+    "blurred copy, and the face scored again. Orange: without this part the score falls, so it spoke for fake; the "
+    "ring marks the strongest. Blue: without it the score rises, so it spoke for real, or the cover itself looks "
+    "like a trace of manipulation. This shows what the score depends on. It does not show what was manipulated, or "
+    "that anything was."
 )
 
 _EDGE_P: Final = 1e-6  # float32 steps are 6e-8 below 1: log-odds are good to a sixteenth up to here

@@ -169,7 +169,13 @@ def _run(app: Guard, sock: socket.socket, place: Place, greeting: str, interrupt
         {} if place.certificate is None else {"ssl_certfile": place.certificate, "ssl_keyfile": place.key}
     )
     config = uvicorn.Config(
-        app, log_level="critical", access_log=False, timeout_graceful_shutdown=_LEAVE_S, server_header=False, **tls
+        app,
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=_LEAVE_S,
+        server_header=False,
+        ws_per_message_deflate=False,  # a camera's pictures are compressed already
+        **tls,
     )
     _Server(config, greeting, interrupted).run(sockets=[sock])
 

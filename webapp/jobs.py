@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from compression.budget import FrameBudget
 from detector.engine import Model
-from detector.types import TellframeError, UsageError
+from detector.types import OutputError, TellframeError, UsageError
 from webapp.job import Job, Limits, by_name, check
 
 STRIDE: Final = 3
@@ -60,9 +60,7 @@ class Jobs:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            users, given_up = list(self._users), [job for _, job in self._users.values()]
-        for job in given_up:  # all before any is waited for: the next in line must not begin
-            job.cancel()
+            users = list(self._users)
         for user in users:
             self.forget(user)
         for thread in self._threads:
@@ -73,6 +71,7 @@ class Jobs:
 
         Raises:
             InputError, NothingToAnalyseError: it cannot be read, or is more than the limits allow.
+            OutputError: there is no room for it.
             UsageError: too many clips wait already; the user keeps the clip before.
         """
         name = _plain_name(name)
@@ -82,8 +81,15 @@ class Jobs:
             raise by_name(error, clip, name) from None
         ident = secrets.token_urlsafe(16)
         folder = self._folder / ident
-        folder.mkdir(mode=0o700)
-        job = Job(_own(clip, folder), name, folder, self._ladder, budget, stride, self.limits)
+        try:
+            folder.mkdir(mode=0o700)
+            mine = _own(clip, folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OutputError(
+                f"{name}: cannot be kept while it is judged: {error.strerror}; is the disk full?"
+            ) from None
+        job = Job(mine, name, folder, self._ladder, budget, stride, self.limits)
         with self._changed:
             full = self._closed or len(self._line) >= self.limits.jobs
             _, before = self._users.get(user, ("", None))

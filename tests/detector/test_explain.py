@@ -104,9 +104,10 @@ def test_a_cover_hides_its_cell_wholly_and_nothing_half_a_cell_away(cells):
         assert np.all((crop >= low) & (crop <= high))
 
 
-def test_the_cover_keeps_the_colours_and_takes_the_features():
-    painted = NOISE.copy()
-    painted[:, :, 2] //= 4
+@pytest.mark.parametrize("stripes", [10, 25])  # as fine as an eye, and finer
+def test_the_cover_keeps_the_colours_and_takes_the_features(stripes):
+    waves = np.sin(2 * np.pi * stripes * (np.arange(140) + 0.5) / 140)[:, None, None] * (90, 60, 20)
+    painted = np.broadcast_to(waves + np.array([120, 80, 40]), (140, 140, 3)).astype(np.uint8)
     (blurred,) = covered(painted, 1)
     np.testing.assert_allclose(blurred.mean((0, 1)), painted.mean((0, 1)), atol=1.5)
     assert np.all(blurred.std((0, 1)) < 0.15 * painted.std((0, 1)))

@@ -90,6 +90,12 @@ def test_moments_come_in_order_of_time_and_at_least_a_second_apart():
     assert all(later - earlier >= 1 for earlier, later in pairwise(times))
 
 
+def test_moments_too_near_to_a_better_one_make_room_for_a_lower_one():
+    near = [frame(0.2, face(0.7)), frame(1.1, face(0.9)), frame(2.0, face(0.8))]
+    later = [frame(2.0 + i, face(0.5 - i / 100)) for i in range(1, 9)]
+    assert chosen([*near, *later]) == [(1.1, 1, 0.9), (3.0, 1, 0.49), (4.0, 1, 0.48)]
+
+
 def test_a_clip_that_is_called_real_has_its_most_suspicious_moments_all_the_same():
     assert chosen([frame(0.2, face(0.05)), frame(1.5, face(0.02))]) == [(0.2, 1, 0.05), (1.5, 1, 0.02)]
 

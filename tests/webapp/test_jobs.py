@@ -11,7 +11,7 @@ from itertools import islice
 import av
 import pytest
 
-from detector.types import InputError, NothingToAnalyseError, UsageError
+from detector.types import InputError, NothingToAnalyseError, OutputError, UsageError
 from tests.clips import write_audio, write_clip
 from tests.shipped import BUDGET, SAMPLES, model
 from webapp.job import Cancelled, Job, Limits
@@ -320,6 +320,13 @@ def test_what_cannot_be_judged_is_refused_by_the_name_that_the_user_knows(
         assert words in str(refused.value)
         assert str(clip.parent) not in str(refused.value)
         assert list(folder.iterdir()) == []
+
+
+def test_a_clip_that_there_is_no_place_for_is_refused_in_words(jobs, folder, short):
+    folder.rmdir()
+    with pytest.raises(OutputError, match=r"^short\.mp4: cannot be kept .*; is the disk full\?$"):
+        jobs.add("ann", short, "short.mp4", BUDGET)
+    assert not folder.exists()
 
 
 def test_a_refused_clip_leaves_the_users_last_one_alone(jobs, short, tmp_path):

@@ -21,9 +21,10 @@ export async function cameras() {
 }
 
 /** A stream of the camera `id`, of the usual one when that is empty; throws an Error whose `state` says why not. */
-export async function openCamera(id) {
+export async function openCamera(id, framesPerSecond) {
   const which = id ? { deviceId: { exact: id } } : { facingMode: "user" };
-  const video = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 }, ...which };
+  const size = { width: { ideal: 640 }, height: { ideal: 480 } };
+  const video = { ...size, frameRate: { ideal: framesPerSecond }, ...which };
   try {
     return await navigator.mediaDevices.getUserMedia({ video, audio: false });
   } catch (error) {

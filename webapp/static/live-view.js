@@ -29,8 +29,8 @@ const FIGURES = {
 };
 const TEMPLATE = `
   <form class="tfl-controls">
-    <label>Camera<select name="camera"><option value="">The usual camera</option></select></label>
-    <label>Time for a frame<select name="budget"></select></label>
+    <label>Camera<select name="camera" aria-label="Camera"><option value="">The usual camera</option></select></label>
+    <label>Time for a frame<select name="budget" aria-label="Time for a frame"></select></label>
     <button class="tfl-go">Start</button>
   </form>
   <p class="tfl-state" role="status"><span class="tf-icon" aria-hidden="true"></span><span class="tfl-said"></span></p>
@@ -96,6 +96,9 @@ export class View {
       unseen: part(".tfl-unseen"), plot: part(".tfl-plot"), gauge: part(".tfl-gauge"), kept: part(".tfl-kept"),
     };
     this.#pen = this.parts.canvas.getContext("2d");
+    this.video.addEventListener("resize", ({ target: { videoWidth, videoHeight } }) => {
+      if (videoWidth) this.parts.stage.style.setProperty("--tfl-ratio", `${videoWidth / videoHeight}`);
+    });
     const nearest = budgets.find(([period]) => Math.abs(period - budget) < 1)?.[0];
     const all = nearest ? budgets : [[String(budget), `${Math.round(1000 / budget)} frames a second`], ...budgets];
     this.budget.replaceChildren(...all.map(([period, name]) => new Option(`${period} ms: ${name}`, period)));
@@ -121,14 +124,17 @@ export class View {
     this.camera.value = cameras.some(([id]) => id === chosen) ? chosen : "";
   }
 
+  /** What the chosen budget is for. */
+  get framesPerSecond() {
+    return Number(this.budget.value) < 25 ? 60 : 30;
+  }
+
   /** Shows a camera's stream; null takes it away. */
-  async show(stream) {
+  show(stream) {
     this.video.srcObject = stream;
     this.parts.stage.classList.toggle("tfl-on", Boolean(stream));
-    if (!stream) return;
-    await this.video.play();
-    const { videoWidth, videoHeight } = this.video;
-    this.parts.stage.style.setProperty("--tfl-ratio", `${videoWidth / videoHeight}`);
+    // A stream that is taken away before it plays is no error.
+    if (stream) this.video.play().catch(() => {});
   }
 
   /** A session begins, with what the server said of it. */
@@ -327,13 +333,16 @@ export class View {
       height: plot.clientHeight,
       margin: { l: 34, r: 22, t: 6, b: 40 },
       showlegend: false,
-      xaxis: { range: [-PLOT_S, 0], title: { text: "seconds ago", font: { size: 12 } }, tickvals: [-20, -15, -10, -5, 0],
-               ticktext: ["20", "15", "10", "5", "now"], zeroline: false, automargin: false },
+      xaxis: {
+        range: [-PLOT_S, 0], tickvals: [-20, -15, -10, -5, 0], ticktext: ["20", "15", "10", "5", "now"],
+        title: { text: "seconds ago", font: { size: 12 } }, zeroline: false, automargin: false,
+      },
       yaxis: { range: [0, 1], tickvals: [0, 0.5, 1], zeroline: false, automargin: false },
       shapes: zones.flatMap(([label, y0, y1]) => {
         const where = { xref: "paper", x0: 0, x1: 1, y0 };
         const line = { color: colors[label].fill, width: 1.5, dash: "dash" };
-        const zone = { type: "rect", ...where, y1, fillcolor: colors[label].fill, opacity: 0.13, line: { width: 0 }, layer: "below" };
+        const look = { fillcolor: colors[label].fill, opacity: 0.13, line: { width: 0 }, layer: "below" };
+        const zone = { type: "rect", ...where, y1, ...look };
         return y0 ? [zone, { type: "line", ...where, y1: y0, line }] : [zone];
       }),
       annotations: zones.map(([label, y0, y1]) => ({

@@ -23,7 +23,7 @@ const STATES = {
   refused: ["wrong", "The camera was refused. Allow it for this page, beside the address, then press Start."],
   missing: ["wrong", "No camera was found. Plug one in, and it starts by itself."],
   busy: ["wrong", "The camera gives no picture. Close whatever else is using it, then press Start."],
-  unplugged: ["wrong", "The camera was unplugged. Plug it in and it goes on by itself, or choose another and press Start."],
+  unplugged: ["wrong", "The camera was unplugged. Plug it in and it goes on, or choose another and press Start."],
   offline: ["wrong", "Tellframe cannot be reached. See whether it still runs, then press Start."],
   stale: ["wrong", "This page is too old. Reload it."],
   error: ["wrong", "Something went wrong. Press Start to try again."],
@@ -59,7 +59,7 @@ class TellframeLive extends HTMLElement {
     const { form, camera, budget } = this.#view;
     form.addEventListener("submit", (event) => this.#pressed(event), heeding);
     camera.addEventListener("change", () => this.#ticking && this.#open(), heeding);
-    budget.addEventListener("change", () => this.#link && this.#connect(), heeding);
+    budget.addEventListener("change", () => this.#ticking && this.#begin(), heeding);
     document.addEventListener("visibilitychange", () => this.#look(), heeding);
     window.addEventListener("pagehide", () => this.#ticking && this.#end("away"), heeding);
     const sizes = new ResizeObserver(() => this.#look()); // also when its tab of the page is closed or opened
@@ -90,6 +90,10 @@ class TellframeLive extends HTMLElement {
   async #start() {
     this.#ticking = setInterval(() => this.#tick(), TICK_MS);
     this.#figures = new Figures();
+    await this.#begin();
+  }
+
+  async #begin() {
     if (await this.#open()) this.#connect();
   }
 
@@ -112,23 +116,25 @@ class TellframeLive extends HTMLElement {
     this.#cameraId = null;
     this.#say("asking");
     const turn = this.#turn;
-    let stream = null;
+    let stream;
     try {
-      stream = await openCamera(this.#view.camera.value);
-      if (turn !== this.#turn) throw new Error("the user has changed their mind");
-      this.#stream = stream;
-      await this.#view.show(stream);
+      stream = await openCamera(this.#view.camera.value, this.#view.framesPerSecond);
     } catch (error) {
-      stop(stream);
-      if (turn === this.#turn) this.#end(error.state ?? "busy");
+      if (turn === this.#turn) this.#end(error.state);
+      return false;
+    }
+    if (turn !== this.#turn) {
+      stop(stream); // the user has changed their mind meanwhile
       return false;
     }
     this.#opened(stream);
-    if (this.#link && this.dataset.state === "asking") this.#say(before);
+    if (this.dataset.state === "asking") this.#say(this.#link ? before : "connecting");
     return true;
   }
 
   #opened(stream) {
+    this.#stream = stream;
+    this.#view.show(stream);
     const [track] = stream.getVideoTracks();
     track.addEventListener("ended", () => this.#stream === stream && this.#end("unplugged"));
     this.#cameraId = track.getSettings().deviceId;
@@ -152,7 +158,8 @@ class TellframeLive extends HTMLElement {
     if (!attempt) this.#say("connecting");
     let failures = attempt;
     this.#link = new Link(this.getAttribute("ticket"), this.#view.budget.value, {
-      waiting: (ahead) => this.#say("waiting", `All seats are taken. ${ahead ? `${ahead} ahead of you.` : "You are next."}`),
+      waiting: (ahead) =>
+        this.#say("waiting", `All seats are taken. ${ahead ? `${ahead} ahead of you.` : "You are next."}`),
       ready: (welcome) => {
         failures = 0;
         this.#view.begin(welcome);

@@ -28,7 +28,7 @@ WARM_UP_S = 8
 def live(seconds, budget):
     """What the page itself shows after so many seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = camera_file(Path(folder) / "camera.mjpeg", "fake.mp4")
+        flags = camera_file(Path(folder) / "camera.y4m", "fake.mp4")
         with served("--budget", budget) as (url, _), chromium(*flags) as browser, tab(browser, url) as page:
             clicked = time.monotonic()
             page.get_by_role("button", name="Start").click()
