@@ -8,7 +8,8 @@ from tests.webapp.browser.driver import SAMPLES
 def camera_file(path, sample, size=(640, 480)):
     """Browser flags for a camera that shows a sample clip over and over at 30 frames a second, and is allowed at once.
 
-    The middle of the picture is taken in the camera's shape. Raw pictures: of Motion JPEG Chromium stretches the contrast.
+    The middle of the picture is taken in the camera's shape. Raw pictures: Chromium stretches the contrast of Motion
+    JPEG.
     """
     width, height = size
     with av.open(str(path), "w", format="yuv4mpegpipe") as out, av.open(str(SAMPLES / sample)) as clip:
