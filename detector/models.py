@@ -9,7 +9,7 @@ from pathlib import Path
 from detector.card import ModelCard, read, verify
 from detector.types import ModelError
 
-LADDER = ("efficientnet_lite0_256", "efficientnet_lite0_256_int8", "efficientnet_lite0_224_hqp")
+LADDER = ("efficientnet_lite0_256", "efficientnet_lite0_256_int8", "efficientnet_lite0_256_hqp")
 """The shipped models that a governor may choose from, most accurate and most costly first. A new one goes in here."""
 DEFAULT_MODEL = "efficientnet_lite0_256_int8"
 """What is used when none is named, and where the governor's ladder then begins: it must be in :data:`LADDER`."""

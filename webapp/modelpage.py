@@ -117,7 +117,8 @@ def _cost(reports: Reports, cards: Sequence[ModelCard]) -> str:
     if bound:
         kept = "That bound was kept." if bound["met"] else "<b>That bound was missed.</b>"
         words.append(
-            f"{'It' if words else 'it'} was allowed to lose {100 * bound['asked']:g} of 100 pairs and lost "
+            f"{'Against' if words else 'against'} the very network that it was made of, it was allowed to lose "
+            f"{100 * bound['asked']:g} of 100 pairs and lost "
             f"{100 * bound['got']:.1f}. {kept}"
         )
     if not words:

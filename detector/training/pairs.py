@@ -7,25 +7,37 @@ with exactly the pairs that it had not yet seen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 
 from detector.crop import crop_faces
+from detector.training.codec import jpeg
 from detector.training.landmarks import POINTS, roll_of
 from detector.training.processing import Processing
-from detector.training.pseudofakes import FROM_ONE_FACE, swap
+from detector.training.pseudofakes import FROM_ONE_FACE, FROM_TWO_FACES
 from detector.training.samples import CONTEXT, FaceSample, SampleStore
 from detector.types import Float32Array, NothingToAnalyseError, TellframeError, UInt8Array, UsageError
 
-KINDS = (*FROM_ONE_FACE, "swap", "given")
-"""How a fake comes about; ``given``: it is in the shards as it is."""
+KINDS = (*FROM_ONE_FACE, "swap", "given", "paste")
+"""How a fake comes about; ``given``: it is in the shards as it is. Logs go by the order: new ones come last."""
 _CANDIDATES = 24  # faces among which a swap takes the donor whose shape is nearest
 _LARGEST_FACE_PX = 300.0
 """A face is shrunk to at most this before it is forged: crops show it at about 210 px, and the work grows with area."""
+_GENTLE = 0.25
+"""What is left of the strength of camera and platform where they are gentle."""
+
+# A paste is made as the pictures of OpenForensics are: photographs of groups, hardly processed, published as JPEG.
+_PASTE_GENTLE = 0.8  # share that is processed gently
+_PASTE_FAKE_DONORS = 0.55  # share whose donor is the fake face of the nearest shape among a few
+_PASTE_CANDIDATES = 12  # these few
+_PASTE_FACE_PX = (70.0, 200.0)  # a face in a group
+_PASTE_JPEG = 0.8  # share that ends as a JPEG
+_PASTE_JPEG_QUALITY = (60, 95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class Mix:
         sources: weight of each source of real faces; a source that is not named weighs as many as its samples.
         fake_donors: the share of swaps whose donor is one of the fakes in the shards (generated faces, say), 0..1.
         processing: strength of camera and platform, 0..1.
+        gentle: the share of pairs that camera and platform process at a quarter of that strength, 0..1; of ``paste``
+            it is always four fifths.
     """
 
     size: int = 256
@@ -51,6 +65,7 @@ class Mix:
     sources: Mapping[str, float] = field(default_factory=dict)
     fake_donors: float = 0.2
     processing: float = 1.0
+    gentle: float = 0.0
 
     def __post_init__(self) -> None:
         unknown = set(self.kinds) - set(KINDS)
@@ -63,7 +78,7 @@ class Mix:
             raise UsageError(
                 f"margin must be a range from 1 up, to {2 * widest:g} with a shift of {self.shift:g}, got {self.margin}"
             )
-        for name, high in (("shift", 0.4), ("fake_donors", 1.0), ("processing", 1.0)):
+        for name, high in (("shift", 0.4), ("fake_donors", 1.0), ("processing", 1.0), ("gentle", 1.0)):
             if not 0.0 <= getattr(self, name) <= high:
                 raise UsageError(f"{name} must be in 0..{high:g}, got {getattr(self, name)}")
         if not 32 <= self.size <= 1024:
@@ -99,13 +114,14 @@ class PairMaker:
             raise NothingToAnalyseError("the shards hold no real face; pseudo-fakes are made from real faces")
         self._odds = _source_odds([store.origins[i].source for i in self._real], mix.sources)
         self._kinds = [k for k in mix.kinds if mix.kinds[k] > 0 and (k != "given" or len(self._given))]
-        if len({origin.identities for origin in store.origins}) < 2 and "swap" in self._kinds:
-            self._kinds.remove("swap")  # it takes two people
+        if len({origin.identities for origin in store.origins}) < 2:  # one person is nobody's donor
+            self._kinds = [kind for kind in self._kinds if kind not in FROM_TWO_FACES]
         if not self._kinds:
             raise UsageError(f"the shards hold nothing that {', '.join(mix.kinds)} can be made of; name other kinds")
         weights = np.array([mix.kinds[kind] for kind in self._kinds])
         self._kind_odds = weights / weights.sum()
-        self._shapes = np.stack([self._shape_of(int(i)) for i in self._real]) if "swap" in self._kinds else None
+        self._shapes = self._shapes_of(self._real) if not FROM_TWO_FACES.keys().isdisjoint(self._kinds) else None
+        self._fake_shapes = self._shapes_of(self._given) if "paste" in self._kinds and len(self._given) else None
         self._given_by: dict[str, list[int]] = {}
         for i in self._given:
             for person in store.origins[i].identities:
@@ -113,6 +129,10 @@ class PairMaker:
 
     def __len__(self) -> int:
         return self._length
+
+    def _shapes_of(self, indices: Iterable[int]) -> Float32Array:
+        """The shapes of some samples, float32 (n, 52, 2)."""
+        return np.stack([self._shape_of(int(i)) for i in indices])
 
     def _shape_of(self, index: int) -> Float32Array:
         """See :func:`_shape`; of a damaged sample, which is told when it is drawn, a shape like no other."""
@@ -146,22 +166,41 @@ class PairMaker:
         sample = self._store[int(self._real[index])]
         view = _View.draw(self._mix, rng)
         window = view.window(sample)
-        if kind == "swap":
-            donor = view.window(self._store[self._donor(index, rng)])
-            real, fake = swap(window.rgb, window.points, donor.rgb, donor.points, rng)
-            fake_xyxy = window.xyxy
+        fake_xyxy = window.xyxy
+        if kind in FROM_TWO_FACES:
+            donor_index = self._paste_donor(index, rng) if kind == "paste" else self._donor(index, rng)
+            donor = view.window(self._store[donor_index])
+            real, fake = FROM_TWO_FACES[kind](window.rgb, window.points, donor.rgb, donor.points, rng)
         elif kind == "given":
             given = view.window(self._store[self._given_for(sample, rng)])
             real, fake, fake_xyxy = window.rgb, given.rgb, given.xyxy
         else:
             real, fake = FROM_ONE_FACE[kind](window.rgb, window.points, rng)
-            fake_xyxy = window.xyxy
-        way = Processing.draw(rng, self._mix.processing)
-        return _Forged(view, way.apply(real), window.xyxy, way.apply(fake), fake_xyxy)
+        forged = _Forged(view, real, window.xyxy, fake, fake_xyxy)
+        if kind == "paste":
+            forged = forged.shrunk(float(rng.uniform(*_PASTE_FACE_PX)))
+        forged = forged.through(Processing.draw(rng, self._strength(kind, rng)).apply)
+        if kind == "paste" and rng.random() < _PASTE_JPEG:
+            quality = int(rng.integers(*_PASTE_JPEG_QUALITY, endpoint=True))
+            forged = forged.through(partial(jpeg, quality=quality))
+        return forged
+
+    def _strength(self, kind: str, rng: np.random.Generator) -> float:
+        """How strongly camera and platform process a pair. Without gentle ones nothing is drawn."""
+        gentle = _PASTE_GENTLE if kind == "paste" else self._mix.gentle
+        return self._mix.processing * (_GENTLE if gentle and rng.random() < gentle else 1.0)
+
+    def _paste_donor(self, index: int, rng: np.random.Generator) -> int:
+        """In about half of the pastes the fake face of the most similar shape among a few, else as for a swap."""
+        assert self._shapes is not None  # made when swaps or pastes are in the mix
+        if self._fake_shapes is not None and rng.random() < _PASTE_FAKE_DONORS:
+            some = rng.choice(len(self._given), _PASTE_CANDIDATES)
+            return int(self._given[some[_nearest(self._shapes[index], self._fake_shapes[some])]])
+        return self._donor(index, rng)
 
     def _donor(self, index: int, rng: np.random.Generator) -> int:
         """Another person, whose face has the most similar shape among a few (as in Face X-ray); or a fake face."""
-        assert self._shapes is not None  # made when swaps are in the mix
+        assert self._shapes is not None  # made when swaps or pastes are in the mix
         if len(self._given) and rng.random() < self._mix.fake_donors:
             return int(rng.choice(self._given))
         ours = set(self._store.origins[self._real[index]].identities)
@@ -169,8 +208,7 @@ class PairMaker:
         others = self._others(candidates, ours) or self._others(range(len(self._real)), ours)
         if not others:
             return int(rng.choice(self._given)) if len(self._given) else int(self._real[index])
-        distance = ((self._shapes[others] - self._shapes[index]) ** 2).sum(axis=(1, 2))  # (k,)
-        return int(self._real[others[int(distance.argmin())]])
+        return int(self._real[others[_nearest(self._shapes[index], self._shapes[others])]])
 
     def _others(self, candidates: Iterable[int], people: set[str]) -> list[int]:
         """Those of ``candidates`` (among the real ones) who are none of ``people``."""
@@ -208,6 +246,16 @@ def _shape(points: Float32Array) -> Float32Array:
     few = points[::9] @ turn
     centred = few - few.mean(axis=0)
     return cast(Float32Array, centred / np.sqrt((centred**2).sum()))
+
+
+def _nearest(shape: Float32Array, others: Float32Array) -> int:
+    """Which of ``others`` (k, 52, 2) is most like ``shape`` (52, 2)."""
+    distance = ((others - shape) ** 2).sum(axis=(1, 2))  # (k,)
+    return int(distance.argmin())
+
+
+def _scaled(rgb: UInt8Array, scale: float) -> UInt8Array:
+    return cast(UInt8Array, cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
 
 
 class _Window(NamedTuple):
@@ -248,8 +296,7 @@ class _View:
             xyxy = xyxy[[2, 1, 0, 3]] * (-1, 1, -1, 1) + (rgb.shape[1], 0, rgb.shape[1], 0)
         if side > _LARGEST_FACE_PX:
             scale = _LARGEST_FACE_PX / side
-            rgb = cast(UInt8Array, cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-            points, xyxy = points * scale, xyxy * scale
+            rgb, points, xyxy = _scaled(rgb, scale), points * scale, xyxy * scale
         return _Window(np.ascontiguousarray(rgb), xyxy.astype(np.float32), points.astype(np.float32))
 
     def crop(self, rgb: UInt8Array, xyxy: Float32Array, size: int) -> UInt8Array:
@@ -269,6 +316,19 @@ class _Forged:
     real_xyxy: Float32Array
     fake: UInt8Array
     fake_xyxy: Float32Array
+
+    def through(self, way: Callable[[UInt8Array], UInt8Array]) -> _Forged:
+        """Both halves after the same processing."""
+        return replace(self, real=way(self.real), fake=way(self.fake))
+
+    def shrunk(self, face_px: float) -> _Forged:
+        """With a real face of at most so many px, and the fake smaller by as much."""
+        side = float((self.real_xyxy[2:] - self.real_xyxy[:2]).max())
+        if side <= face_px:
+            return self
+        scale = face_px / side
+        smaller = self.through(partial(_scaled, scale=scale))
+        return replace(smaller, real_xyxy=self.real_xyxy * scale, fake_xyxy=self.fake_xyxy * scale)
 
     def crops(self, size: int) -> UInt8Array:
         """uint8 RGB (2, size, size, 3), real first."""

@@ -82,6 +82,20 @@ def swap(rgb: UInt8Array, points: Float32Array, donor: UInt8Array, donor_points:
     return rgb, blend(face, rgb, mask)
 
 
+def paste(rgb: UInt8Array, points: Float32Array, donor: UInt8Array, donor_points: Float32Array, rng: Rng) -> Pair:
+    """A face, generated or another person's, cloned in at full detail: Le et al., "OpenForensics", ICCV 2021.
+
+    Against :func:`swap`: the donor loses no detail, and the seam is more often Poisson's and else less deformed.
+    """
+    face = _aligned(donor, donor_points, rgb.shape[:2], points, fit=rng.random() < 0.8)
+    hard = hull_mask(points, _HULLS[int(rng.choice(2))], rgb.shape[:2])
+    if rng.random() < 0.9:
+        face = _match_colours(face, rgb, hard, float(rng.uniform(0.7, 1.0)))
+    if rng.random() < 0.5:
+        return rgb, _poisson(face, rgb, hard)
+    return rgb, blend(face, rgb, soften(hard, rgb.shape[:2], rng, deform=2.0))
+
+
 def reenact(rgb: UInt8Array, points: Float32Array, rng: Rng) -> Pair:
     """The same person made to move: mouth, jaw, eyes or brows are bent, rendered again with less detail, blended back.
 
@@ -272,4 +286,10 @@ FROM_ONE_FACE: dict[str, Callable[[UInt8Array, Float32Array, Rng], Pair]] = {
     "reenact": reenact,
     "reconstruct": reconstruct,
 }
-"""Forgeries that need one face; :func:`swap` needs two."""
+"""Forgeries that need one face."""
+
+FROM_TWO_FACES: dict[str, Callable[[UInt8Array, Float32Array, UInt8Array, Float32Array, Rng], Pair]] = {
+    "swap": swap,
+    "paste": paste,
+}
+"""Forgeries that bring the face of a donor."""

@@ -123,7 +123,7 @@ def test_a_model_that_is_gone_is_told_in_words_without_the_folders_of_the_server
     run = Run([StoredModel(HQP.card, mine)], FPS_30, FEW)
     run.start()
     assert run.wait(60)
-    with pytest.raises(TellframeError, match=r"^efficientnet_lite0_224_hqp could not be measured: ") as error:
+    with pytest.raises(TellframeError, match=r"^efficientnet_lite0_256_hqp could not be measured: ") as error:
         run.result()
     assert "11 bytes" in str(error.value)
     assert str(tmp_path) not in str(error.value)

@@ -176,6 +176,20 @@ def test_worker_processes_get_the_same_result(start):
     assert np.array_equal(there, here * 2)
 
 
+def test_pictures_of_any_size_are_the_same_in_every_process():
+    """Sides that are no multiple of a macroblock, and several pictures: where x264 once took what lay in memory."""
+    code = (
+        "import hashlib, os; import numpy as np; from detector.training.codec import Codec, reencode; "
+        "from tests.detector.training.test_codec import scene; "
+        "junk = [np.full(9_000_000, os.getpid() % 251, np.uint8) for _ in range(4)]; del junk; "
+        "sizes = [(184, 184), (148, 148), (164, 164), (150, 90)]; "
+        "out = [reencode(scene(3, size, seed), Codec.H264, 24) for size in sizes for seed in range(5)]; "
+        "print(hashlib.sha256(b''.join(rgb.tobytes() for frames in out for rgb in frames)).hexdigest())"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(4)]
+    assert len({run.stdout for run in runs}) == 1
+
+
 def test_nothing_is_written_to_the_terminal():
     """Not by x265 either, which writes past every log; and not at exit."""
     code = (

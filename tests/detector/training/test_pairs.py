@@ -48,6 +48,69 @@ def test_without_processing_a_reenacted_pair_has_an_untouched_real(store):
         assert not any((fake == crop).all() or (fake == crop[:, ::-1]).all() for crop in crops)
 
 
+def test_a_paste_leaves_its_real_half_and_what_lies_around_the_face(store):
+    """But for the shrinking and the JPEG, which both halves go through."""
+    maker = make(store, kinds={"paste": 1.0}, processing=0.0, margin=(1.2, 1.2), shift=0.0)
+    crops = [crop for sample in store if not sample.origin.fake for crop in run_time_crop(sample, 64, 1.2)]
+    mirrored = np.stack([view for crop in crops for view in (crop, crop[:, ::-1])]).astype(int)
+    for number in range(12):
+        real, fake = maker[number].crops.astype(int)
+        nearest, second = np.sort(np.abs(mirrored - real).mean(axis=(1, 2, 3)))[:2]
+        assert nearest < 6
+        assert second > 4 * nearest
+        changed = np.abs(real - fake)
+        assert changed[24:40, 24:40].mean() > 8
+        for corner in (np.s_[:5, :5], np.s_[:5, -5:], np.s_[-5:, :5], np.s_[-5:, -5:]):
+            assert changed[corner].mean() < 1
+
+
+def test_both_halves_of_a_paste_have_a_face_of_the_size_in_a_group(store):
+    maker = make(store, kinds={"paste": 1.0})
+    for seed in range(12):
+        forged = maker._forge(seed % 6, "paste", np.random.default_rng(seed))
+        np.testing.assert_array_equal(forged.real_xyxy, forged.fake_xyxy)
+        assert forged.real.shape == forged.fake.shape
+        side = np.ptp(forged.real_xyxy.reshape(2, 2), axis=0).max()
+        assert 70 <= side <= 120  # the samples' own size
+        assert side * (1.05 + 0.04) <= max(forged.real.shape) + 1  # the picture was shrunk with its box
+
+
+def test_about_half_of_the_pasted_faces_are_fakes_of_the_nearest_shape(store):
+    maker = make(store, kinds={"paste": 1.0}, fake_donors=0.0)
+    donors = [maker._paste_donor(2, np.random.default_rng(seed)) for seed in range(300)]
+    fakes = [donor for donor in donors if store.origins[donor].fake]
+    assert len(fakes) / len(donors) == pytest.approx(0.55, abs=0.09)
+    assert not any("p2" in store.origins[donor].identities for donor in donors if donor not in fakes)
+    ours = pairs._shape(store.points(2))
+    nearest = min(maker._given, key=lambda i: ((pairs._shape(store.points(int(i))) - ours) ** 2).sum())
+    assert fakes.count(nearest) / len(fakes) > 0.95  # 12 draws of 3 seldom miss one
+
+
+@pytest.mark.parametrize(("kind", "gentle", "share"), [("swap", 0.3, 0.3), ("given", 1.0, 1.0), ("paste", 0.0, 0.8)])
+def test_a_share_of_the_pairs_is_processed_at_a_quarter_of_the_strength(store, kind, gentle, share):
+    maker = make(store, gentle=gentle, processing=0.8)
+    rng = np.random.default_rng(0)
+    strengths = [maker._strength(kind, rng) for _ in range(2000)]
+    assert set(strengths) <= {0.8, 0.2}
+    assert strengths.count(0.2) / len(strengths) == pytest.approx(share, abs=0.04)
+
+
+def test_without_gentle_pairs_nothing_is_drawn_for_them(store):
+    """So that a recipe gives the pairs that it gave before there were any."""
+    rng, untouched = np.random.default_rng(0), np.random.default_rng(0)
+    assert make(store)._strength("swap", rng) == 1.0
+    assert rng.bit_generator.state == untouched.bit_generator.state
+
+
+def test_gentle_pairs_stay_nearer_to_the_samples(store):
+    def distance(**mix):
+        """From the same crops without any processing."""
+        plain, maker = (make(store, kinds={"reenact": 1.0}, **each) for each in ({"processing": 0.0}, mix))
+        return np.mean([np.abs(plain[i].crops[0].astype(int) - maker[i].crops[0]).mean() for i in range(25)])
+
+    assert distance(gentle=1.0) < 0.6 * distance(gentle=0.0)
+
+
 def test_sources_weigh_what_they_are_given(store):
     maker = make(store, sources={"a": 1.0, "b": 0.0})
     drawn = {store.origins[maker._real[int(i)]].source for i in np.flatnonzero(maker._odds)}
@@ -63,12 +126,21 @@ def test_a_donor_is_another_person(store):
             assert not set(ours) & set(theirs)
 
 
-def test_one_person_alone_is_not_swapped(tmp_path):
+@pytest.mark.parametrize("kind", ["swap", "paste"])
+def test_one_person_alone_is_not_swapped(tmp_path, kind):
     write_shard(tmp_path / "a.tar", [make_sample(i, medium=f"{i}", who=("same",)) for i in range(3)])
     store = SampleStore(tmp_path)
-    assert {KINDS[make(store)[i].kind] for i in range(10)}.isdisjoint({"swap", "given"})
-    with pytest.raises(UsageError, match="hold nothing that swap can be made of"):
-        make(store, kinds={"swap": 1.0})
+    maker = make(store, kinds={kind: 0.8, "given": 0.1, "self_blend": 0.1})
+    assert {KINDS[maker[i].kind] for i in range(10)} == {"self_blend"}
+    with pytest.raises(UsageError, match=f"hold nothing that {kind} can be made of"):
+        make(store, kinds={kind: 1.0})
+
+
+def test_without_fakes_in_the_shards_another_person_is_pasted(tmp_path):
+    store = SampleStore(write_store(tmp_path, fakes=0))
+    maker = make(store, kinds={"paste": 1.0})
+    assert KINDS[maker[0].kind] == "paste"
+    assert 2 not in {maker._paste_donor(2, np.random.default_rng(seed)) for seed in range(20)}
 
 
 def test_a_shape_is_free_of_place_size_and_roll():
@@ -102,7 +174,7 @@ def test_a_damaged_sample_is_replaced_and_named(tmp_path, part):
     data = bytearray(shard.read_bytes())
     data[offset : offset + size] = bytes(size)
     shard.write_bytes(data)
-    maker = make(store, kinds={"self_blend": 0.7, "swap": 0.3})
+    maker = make(store, kinds={"self_blend": 0.5, "swap": 0.25, "paste": 0.25})
     made = [maker[i] for i in range(20)]
     assert all(pair.crops.shape == (2, 64, 64, 3) for pair in made)
     named = {name for pair in made for name in pair.failed}
@@ -121,6 +193,7 @@ def test_shards_without_a_real_face_are_refused(tmp_path):
         ({"kinds": {"magic": 1.0}}, "no kind of fake is called magic; there are: self_blend"),
         ({"kinds": {"swap": 0.0}}, "not be negative, nor all 0"),
         ({"margin": (0.9, 1.2)}, "margin must be a range from 1 up"),
+        ({"gentle": 1.1}, "gentle must be in 0..1, got 1.1"),
     ],
 )
 def test_a_mix_that_makes_no_sense_is_refused(mix, message):

@@ -10,11 +10,11 @@ def test_every_key_can_be_written_and_read(tmp_path):
     path = tmp_path / "r.toml"
     path.write_text(
         'start = "a.pt"\nsteps = 7\npairs = 2\noptimiser = "sgd"\nsam_rho = 0.1\n'
-        "[mix]\nsize = 224\nmargin = [1.1, 1.3]\n[mix.kinds]\nswap = 1.0\n[mix.sources]\nlfw = 2\n"
+        "[mix]\nsize = 224\nmargin = [1.1, 1.3]\ngentle = 0.25\n[mix.kinds]\nswap = 1.0\n[mix.sources]\nlfw = 2\n"
     )
     recipe = Recipe.read(path)
     assert (recipe.start, recipe.steps, recipe.pairs, recipe.optimiser, recipe.sam_rho) == ("a.pt", 7, 2, "sgd", 0.1)
-    assert (recipe.mix.size, recipe.mix.margin) == (224, (1.1, 1.3))
+    assert (recipe.mix.size, recipe.mix.margin, recipe.mix.gentle) == (224, (1.1, 1.3), 0.25)
     assert (recipe.mix.kinds, recipe.mix.sources) == ({"swap": 1.0}, {"lfw": 2})
     assert Recipe.of(recipe.to_json()) == recipe
 
@@ -37,6 +37,8 @@ def test_every_key_can_be_written_and_read(tmp_path):
         ("[mix]\nsources = {a = 'b'}", "mix: sources must be a table of numbers"),
         ("[mix]\nprocessing = 7", "processing must be in 0..1"),
         ("[mix]\nfake_donors = 7", "fake_donors must be in 0..1"),
+        ("[mix]\ngentle = -0.1", "gentle must be in 0..1, got -0.1"),
+        ("[mix]\nkinds = {past = 1.0}", "no kind of fake is called past; there are: .*, swap, given, paste"),
         ("[mix]\nsize = 0", "size must be in 32..1024"),
         ("optimiser = 'adam'", "optimiser must be one of adamw, sgd, got 'adam'"),
         ("frozen_stages = 9", "frozen_stages must be 0..6"),
