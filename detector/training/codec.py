@@ -50,8 +50,8 @@ GOP: Final = 250
 _ENCODERS: Final = {Codec.H264: "libx264", Codec.H265: "libx265"}
 _DECODERS: Final = {Codec.H264: "h264", Codec.H265: "hevc"}
 _AVX_512F: Final = 13  # cv::CpuFeatures; the Python module has no names for them
-# With AVX-512 the macroblock tree of x264 (of 2025, in PyAV 18.1) depends on more than the pictures: the same ones came out
-# differently in another process. With the instructions of AVX2 they do not.
+# With AVX-512 the macroblock tree of x264 (of 2025, in PyAV 18.1) depends on more than the pictures: the same ones come
+# out differently in another process. With the instructions of AVX2 they do not.
 _X264: Final[dict[str, str]] = {"x264-params": "asm=avx2"} if cv2.checkHardwareSupport(_AVX_512F) else {}
 # x265 writes to stderr past FFmpeg's log, and starts a thread per core unless told not to.
 _OPTIONS: Final[dict[Codec, dict[str, str]]] = {

@@ -109,8 +109,10 @@ def test_a_mark_says_whether_a_model_keeps_the_budget_of_the_page(cards):
     def marks(budget):
         return [row[-1][-1] for row in rows_of(models_html(cards, budget))[1:]]
 
-    assert marks(FPS_30) == ["✗", "✓", "✓"]
-    assert marks(FrameBudget(18.2)) == ["✗", "✗", "✓"]
+    p95 = [card.measured["pipeline at 1280x720"]["total_ms"]["p95"] for card in cards]
+    for between in (min(p95) - 0.1, sorted(p95)[1] - 0.1, sorted(p95)[2] - 0.1, max(p95) + 0.1):
+        assert marks(FrameBudget(between)) == ["✓" if each <= between else "✗" for each in p95]
+    assert marks(FPS_30)[1] == "✓"
 
 
 def test_a_model_that_was_never_measured_says_so(cards):
@@ -126,7 +128,9 @@ def test_the_table_of_arms_is_that_of_the_comparison(reports, cards):
         assert row[0] == model["name"]
         assert row[2] == f"{ms['p50_ms']:.1f}"
         assert row[4:6] == [f"{model['bytes'] / 1e6:.2f}", f"{frame['p50']:.1f} / {frame['p95']:.1f}"]
-    assert [row[3] for row in rows] == ["1", "1.53 (1.51-1.54)", "3.44 (3.41-3.47)"]
+        if row is not rows[0]:
+            assert row[3] == f"{ms['ratio']:.2f} ({ms['ratio_low']:.2f}-{ms['ratio_high']:.2f})"
+    assert rows[0][3] == "1"
     assert [row[6] for row in rows] == [row[5] for row in rows_of(models_html(cards, FPS_30))[1:]]
 
 
@@ -157,7 +161,7 @@ def cells(figure):
 def test_the_heat_map_has_every_number_of_bits_in_its_place(reports, trials):
     found = cells(sensitivity_figure(reports))
     rounded = [trial for trial in trials if trial["kind"] == "bits"]
-    assert sum(key[0] == "x2" for key in found) == len(rounded) == 150
+    assert sum(key[0] == "x2" for key in found) == len(rounded) >= 50  # layers
     for trial in rounded:
         z, hover, _ = found["x2", trial["option"], trial["name"].removeprefix("blocks.")]
         assert z == pytest.approx(math.log10(float(trial["divergence"])), abs=1e-3)
@@ -212,7 +216,8 @@ def test_the_policy_tells_what_became_of_every_block(reports):
             assert rows[name] == ["none: left out", "-"]
     assert rows["1.0"] == ["80 of 96 (83%)", "8 / 8 / 8"]
     assert rows["classifier"] == ["all", "float"]
-    assert "Left out whole: 2.1, 3.1, 3.2, 4.2, 5.1." in text_of(html)
+    out = [re.sub(r"^blocks\.(\d+\.\d+)\..*", r"\1", layer) for layer, group in groups.items() if not group["kept"]]
+    assert f"Left out whole: {', '.join(out)}." in text_of(html)
     assert 'style="width:83.3%"' in html
 
 
