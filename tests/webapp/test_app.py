@@ -157,4 +157,6 @@ async def main():
         print(json.loads(await socket.recv())["code"])
 asyncio.run(main())
 """
-    return python(code, address).stdout.strip()
+    run = python(code, address)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
