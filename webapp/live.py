@@ -47,7 +47,7 @@ _NORMAL: Final = 1000
 _GONE: Final = 1006
 _CLOSE_CODES: Final = {"start": 4400, "ticket": 4401, "late": 4408, "idle": 4410, "frame": 4422, "full": 4429}
 _SERVER: Final = 4500
-_FAREWELL_S: Final = 2.0  # how long a client that does not read may delay its own end
+_FAREWELL_S: Final = 10.0  # how long a client that does not read may delay its own end
 _KEPT_RESULTS: Final = 8  # for a client that reads more slowly than results come
 
 
