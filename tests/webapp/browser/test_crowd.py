@@ -39,7 +39,8 @@ def short_clip(path, sample, frames):
 
 def test_ten_uploads_and_three_cameras_at_once_each_get_their_own(browser, page_url, tmp_path):
     samples = ["fake.mp4", "real.mp4", "no_face.mp4"]
-    paths = [short_clip(tmp_path / f"clip{i}.mp4", samples[i % 3], 20 + i) for i in range(MANY)]
+    frames = [(60, 60, 36)[i % 3] + i for i in range(MANY)]  # each its own; no_face.mp4 has 45
+    paths = [short_clip(tmp_path / f"clip{i}.mp4", samples[i % 3], count) for i, count in enumerate(frames)]
     with tab(browser, page_url) as one, tab(browser, page_url) as two, tab(browser, page_url) as three:
         cameras = (one, two, three)
         for page in cameras:
@@ -48,11 +49,12 @@ def test_ten_uploads_and_three_cameras_at_once_each_get_their_own(browser, page_
             page.locator("tellframe-live[data-state=running]").wait_for()
         command = [sys.executable, "-c", SCRIPTS, page_url, *map(str, paths)]
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as scripts,
             tab(browser, page_url) as late,
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as scripts,
         ):
-            assert scripts.stdout.readline() == "sent\n"
             late.get_by_role("tab", name="Video").click()
+            assert scripts.stdout.readline() == "sent\n"
+            late.wait_for_timeout(1500)  # until most of them are in line
             late.locator("#tf-sample-real").click()
             line = late.locator("#tf-progress").get_by_text(re.compile(r"Waiting in line: [1-9]\d* ahead of real.mp4"))
             line.wait_for()
@@ -63,7 +65,7 @@ def test_ten_uploads_and_three_cameras_at_once_each_get_their_own(browser, page_
         for number, (path, record) in enumerate(zip(paths, records, strict=True)):
             assert record["path"] == path.name
             assert record["file"]["sha256"] == sha256(path.read_bytes()).hexdigest()
-            assert record["frames"] == 20 + number
+            assert record["frames"] == frames[number]
             assert (record["verdict"] == "NO_FACE") == (samples[number % 3] == "no_face.mp4")
         for page in cameras:
             live = page.locator("tellframe-live")
