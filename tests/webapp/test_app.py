@@ -152,7 +152,7 @@ def _socket_status(address):
     code = """
 import asyncio, json, sys, websockets
 async def main():
-    async with websockets.connect(sys.argv[1].replace("http", "ws") + "tellframe/live", open_timeout=60) as socket:
+    async with websockets.connect(sys.argv[1].replace("http", "ws") + "tellframe/live", proxy=None) as socket:
         await socket.send(json.dumps({"type": "start", "ticket": "guessed", "budget": "33"}))
         print(json.loads(await socket.recv())["code"])
 asyncio.run(main())
