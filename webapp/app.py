@@ -31,9 +31,11 @@ from pipelines.memory import share_one_heap
 from pipelines.session import loaded
 from webapp.job import Limits
 from webapp.jobs import Jobs
-from webapp.live import Seats, Tickets, add_live
+from webapp.live import add_live
 from webapp.page import Parts, build
 from webapp.safety import LOOPBACK_NAMES, Guard, checks, is_loopback, read_passwords
+from webapp.seats import Seats
+from webapp.tickets import Tickets
 from webapp.uploads import Uploads
 
 _FIRST_PORT, _LAST_PORT = 7860, 7959

@@ -75,7 +75,7 @@ class Judged:
 
 
 class Cancelled(Exception):  # noqa: N818  (nothing went wrong)
-    """The clip was given up before its end."""
+    """What was asked for, a clip or a measurement, was given up before its end."""
 
 
 class Job:

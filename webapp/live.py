@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import html
 import json
-import secrets
 import struct
-import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,11 +29,14 @@ from compression.budget import FPS_30, FrameBudget
 from compression.governor import LoadGovernor
 from detector.engine import Detector, Model
 from detector.faces import MediaPipeFaces
-from detector.types import NS_PER_MS, NS_PER_S, FrameResult, InputError, TellframeError, UsageError
+from detector.types import NS_PER_MS, FrameResult, InputError, TellframeError, UsageError
 from pipelines.memory import share_one_heap
 from pipelines.records import frame_record
 from pipelines.run import run
 from pipelines.sources.pushed import Origin, PushedFrames
+from webapp.safety import is_same_site
+from webapp.seats import Seats
+from webapp.tickets import Tickets
 
 PATH: Final = "/tellframe/live"
 BUDGETS: Final = (("33", "30 frames a second"), ("16", "60 frames a second"))
@@ -49,138 +50,6 @@ _CLOSE_CODES: Final = {"start": 4400, "ticket": 4401, "late": 4408, "idle": 4410
 _SERVER: Final = 4500
 _FAREWELL_S: Final = 10.0  # how long a client that does not read may delay its own end
 _KEPT_RESULTS: Final = 8  # for a client that reads more slowly than results come
-
-
-# --------------------------------------------------------------------------------------------------- tickets
-
-
-class Tickets:
-    """Who may open a live connection: unguessable strings, forgotten when they have not been used for a while.
-
-    Safe from any thread.
-
-    Args:
-        idle_s: seconds after which a ticket that nobody has shown expires.
-        most: tickets at once; beyond that the one that was not shown for longest is forgotten.
-    """
-
-    def __init__(self, idle_s: float = 12 * 3600, most: int = 10_000) -> None:
-        self._idle_ns = round(idle_s * NS_PER_S)
-        self._most = most
-        self._tickets: OrderedDict[str, tuple[str, int]] = OrderedDict()  # owner, last shown; the latter in order
-        self._lock = threading.Lock()
-
-    def issue(self, owner: str) -> str:
-        """A new ticket for ``owner``, whatever the caller knows them by."""
-        ticket = secrets.token_urlsafe(32)
-        with self._lock:
-            self._forget_old()
-            self._tickets[ticket] = owner, time.monotonic_ns()
-            if len(self._tickets) > self._most:
-                self._tickets.popitem(last=False)
-        return ticket
-
-    def check(self, ticket: str) -> str | None:
-        """The owner of a ticket, which is good for longer now; None for one that was never issued or has expired."""
-        with self._lock:
-            self._forget_old()
-            known = self._tickets.get(ticket)
-            if known is None:
-                return None
-            self._tickets[ticket] = known[0], time.monotonic_ns()
-            self._tickets.move_to_end(ticket)
-            return known[0]
-
-    def revoke(self, owner: str) -> None:
-        """Forgets all tickets of an owner; a session that has begun goes on."""
-        with self._lock:
-            for ticket in [ticket for ticket, (whose, _) in self._tickets.items() if whose == owner]:
-                del self._tickets[ticket]
-
-    def _forget_old(self) -> None:
-        oldest_ns = time.monotonic_ns() - self._idle_ns
-        while self._tickets and next(iter(self._tickets.values()))[1] < oldest_ns:
-            self._tickets.popitem(last=False)
-
-
-# ----------------------------------------------------------------------------------------------------- seats
-
-
-class Place:
-    """A place in the line for a seat."""
-
-    def __init__(self) -> None:
-        self._ahead: int | None = None
-        self._moved = asyncio.Event()
-
-    @property
-    def ahead(self) -> int | None:
-        """How many wait in front; None once seated."""
-        return self._ahead
-
-    async def moved(self, seen: int) -> int | None:
-        """The next value of ``ahead`` after ``seen``, waited for."""
-        while self._ahead == seen:
-            self._moved.clear()
-            await self._moved.wait()
-        return self._ahead
-
-    def _move(self, ahead: int | None) -> None:
-        if ahead != self._ahead:
-            self._ahead = ahead
-            self._moved.set()
-
-
-class Seats:
-    """At most so many live sessions at once; who comes first is seated first. For one event loop.
-
-    Args:
-        count: sessions at once, at least 1. Each takes up to a core.
-        line: how many may wait.
-    """
-
-    def __init__(self, count: int = 2, line: int = 50) -> None:
-        if count < 1:
-            raise ValueError(f"at least one must have a seat, got {count}")
-        self._count = count
-        self._longest = line
-        self._seated: set[Place] = set()
-        self._line: list[Place] = []
-
-    @property
-    def taken(self) -> int:
-        """Sessions now."""
-        return len(self._seated)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nobody more may even wait."""
-        return len(self._seated) == self._count and len(self._line) >= self._longest
-
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
-        """A place in the line, and the seat that it leads to; both are given up on leaving the block."""
-        place = Place()
-        self._line.append(place)
-        self._fill()
-        try:
-            yield place
-        finally:
-            self._seated.discard(place)
-            with suppress(ValueError):
-                self._line.remove(place)
-            self._fill()
-
-    def _fill(self) -> None:
-        while self._line and len(self._seated) < self._count:
-            place = self._line.pop(0)
-            self._seated.add(place)
-            place._move(None)
-        for ahead, place in enumerate(self._line):
-            place._move(ahead)
-
-
-# -------------------------------------------------------------------------------------------------- sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +88,7 @@ def add_live(
     share_one_heap()
 
     async def live(socket: WebSocket) -> None:
-        if not same_site(socket):
+        if not is_same_site(socket.headers):
             await socket.close(_CLOSE_CODES["ticket"])  # before it is accepted: the browser hears 403
             return
         await socket.accept()
@@ -233,15 +102,6 @@ def element(ticket: str, budget: FrameBudget = FPS_30) -> str:
     attributes = {"ticket": ticket, "budget": f"{budget.period_ms:.3f}", "budgets": json.dumps(BUDGETS)}
     written = " ".join(f'{name}="{html.escape(value, quote=True)}"' for name, value in attributes.items())
     return f"<tellframe-live {written}></tellframe-live>"
-
-
-def same_site(socket: WebSocket) -> bool:
-    """Whether a page of this very server opens the connection; browsers always say who does, other programs need not.
-
-    Browsers let any page open a WebSocket to any host, and send the user's cookies with it.
-    """
-    origin = socket.headers.get("origin")
-    return origin is None or origin.partition("://")[2].lower() == socket.headers.get("host", "").lower()
 
 
 class _Over(Exception):  # noqa: N818  (an end, not an error)

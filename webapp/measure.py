@@ -25,6 +25,7 @@ import gradio as gr
 from compression.budget import FrameBudget
 from detector.models import StoredModel
 from detector.types import TellframeError
+from webapp.job import Cancelled
 from webapp.measured import Figures, measured_html, measured_plot
 from webapp.view import progress_html
 
@@ -41,10 +42,6 @@ _BUSY = (
     "Somebody else is measuring on this machine, and two measurements at once would spoil each other. "
     "Try again in half a minute."
 )
-
-
-class Cancelled(Exception):  # noqa: N818  (nothing went wrong)
-    """The measurement was given up before its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from pipelines.report import json_text
 from webapp import limitspage, modelpage, view
 from webapp.job import Cancelled, Job, Judged
 from webapp.jobs import STRIDE, Jobs
-from webapp.live import Tickets, element
+from webapp.live import element
 from webapp.plots import plot_html, timeline_figure
+from webapp.tickets import Tickets
 
 _TELL_EVERY_S = 0.25
 _LONGEST_STRIDE = 1000

@@ -19,7 +19,9 @@ from websockets.sync.client import connect
 from compression.budget import FPS_60
 from detector.models import ladder
 from pipelines.session import loaded
-from webapp.live import PATH, Limits, Place, Seats, Tickets, add_live, element
+from webapp.live import PATH, Limits, add_live, element
+from webapp.seats import Place, Seats
+from webapp.tickets import Tickets
 
 SAMPLES = Path(__file__).parents[2] / "assets" / "samples"
 PATIENT = Limits(idle_s=60)

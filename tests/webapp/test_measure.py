@@ -12,7 +12,8 @@ from compression.budget import FPS_30, FrameBudget
 from detector.models import StoredModel, available, ladder
 from detector.types import TellframeError
 from tests.webapp.reading import rows_of, text_of
-from webapp.measure import Bench, Cancelled, Run
+from webapp.job import Cancelled
+from webapp.measure import Bench, Run
 from webapp.measured import STAGES, measured_figure, measured_html
 
 HQP = next(model for model in available() if model.card.kind == "hqp")
